@@ -1,0 +1,321 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Microsoft Graph v1.0: an application's password credentials, read, added and removed."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from .errors import BadInput, Refused
+from .http import Http, Reply, Unanswered, busy, retry_after
+from .redact import Log, Secret
+
+_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TIME = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
+_SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
+# "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
+_TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
+_CONCURRENT = "Directory_ConcurrencyViolation"
+
+
+def guid(text: str) -> str | None:
+    """Return the GUID in lower case, or None where the text is none (braces and space around it are accepted)."""
+    plain = text.strip().strip("{}").lower()
+    return plain if _GUID.fullmatch(plain) else None
+
+
+def parse_time(text: Any) -> datetime | None:
+    """Return the time of an OData DateTimeOffset, in UTC; None for nothing or anything else.
+
+    Graph writes seven fractional digits or none, which ``datetime.fromisoformat`` reads from Python 3.11 on only.
+    """
+    match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return None
+    seconds, fraction, zone = match.groups()
+    zone = "+00:00" if zone is None or zone.upper() == "Z" else zone
+    try:
+        return datetime.fromisoformat(f"{seconds.upper()}.{(fraction or '0')[:6]:<06}{zone}").astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+@dataclass(frozen=True)
+class Credential:
+    """One passwordCredential of an application. ``hint`` is the first three characters of the secret."""
+
+    key_id: str
+    display_name: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+    end_text: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Application:
+    """An application as one read of Graph has shown it; ``read_at`` is the server's time of that read."""
+
+    object_id: str
+    client_id: str
+    display_name: str
+    two_secrets: bool
+    credentials: tuple[Credential, ...]
+    read_at: datetime
+
+    def credential(self, key_id: str) -> Credential | None:
+        """Return the credential with that key id, compared without case."""
+        wanted = key_id.strip().lower()
+        return next((credential for credential in self.credentials if credential.key_id == wanted), None)
+
+
+class NotDone(Exception):
+    """A call of Graph did not succeed. ``why`` and ``todo`` are for people.
+
+    ``certain`` tells that Graph has refused; otherwise the call may have taken effect, or may do so later.
+    ``busy`` tells that by Graph's words the call was not carried out, and may be later. ``status`` is that of the
+    HTTP answer, 0 where there was none. ``wait`` is the pause in seconds that Graph asked for.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        todo: str = "",
+        *,
+        certain: bool = True,
+        busy: bool = False,
+        status: int = 0,
+        wait: float | None = None,
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.todo = todo
+        self.certain = certain
+        self.busy = busy
+        self.status = status
+        self.wait = wait
+
+
+class Graph:
+    """The applications of one tenant, as one admin application may see them.
+
+    ``sign_in`` returns a fresh access token; it is asked once at first and again after a 401.
+    """
+
+    def __init__(self, http: Http, root: str, admin: str, sign_in: Callable[[], Secret], log: Log) -> None:
+        self._http = http
+        self._root = root + "/v1.0/applications"
+        self._admin = admin
+        self._sign_in = sign_in
+        self._log = log
+        self._token: Secret | None = None
+
+    def find(self, identifier: str, client_id_first: bool = False) -> Application:
+        """Return the application with that object id or client id.
+
+        Keeper's page mixes the two up, so both are tried. Not by ``$filter``: that is refused to an admin application
+        with Application.ReadWrite.OwnedBy (https://learn.microsoft.com/graph/permissions-reference). Raises BadInput
+        for what is no GUID, Refused.
+        """
+        wanted = guid(identifier)
+        if wanted is None:
+            raise BadInput(
+                f"{identifier!r} is neither an object id nor a client id",
+                todo="enter the Object ID of the app registration's overview page",
+            )
+        forms = [f"/{wanted}", f"(appId='{wanted}')"]
+        problems = []
+        for form in reversed(forms) if client_id_first else forms:
+            try:
+                return self._read(form)
+            except NotDone as refusal:
+                problems.append(refusal)
+                if refusal.status not in (400, 403, 404):
+                    break
+        problem = next((each for each in problems if each.status != 404), problems[-1])
+        if problem.status == 404:
+            raise Refused(
+                f"the application {wanted} was not found",
+                "Graph knows it neither as object id nor as client id in this tenant",
+                "check application_object_id, the tenant, and whether the app registration was deleted",
+            )
+        raise Refused(f"the application {wanted} could not be read", problem.why, problem.todo)
+
+    def read(self, application: Application) -> Application:
+        """Read the application afresh. Raises NotDone."""
+        return self._read("/" + application.object_id)
+
+    def _read(self, form: str) -> Application:
+        reply = self._call("GET", form, "read application", {"$select": _SELECT}, None, retry=_busy_or_garbled)
+        body = reply.json()
+        object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
+        if not object_id or not client_id:
+            raise NotDone("Graph's answer is no application", certain=False)
+        listed = body.get("passwordCredentials")
+        return Application(
+            object_id,
+            client_id,
+            str(body.get("displayName") or client_id),
+            str(body.get("signInAudience")).lower() in _TWO_SECRETS,
+            tuple(_credentials(listed if isinstance(listed, list) else [])),
+            _server_time(reply),
+        )
+
+    def add_password(self, application: Application, display_name: str, end: datetime) -> tuple[Credential, Secret]:
+        """Create a client secret once, without any repetition; Entra generates the value and shows it only here.
+
+        https://learn.microsoft.com/graph/api/application-addpassword. No startDateTime is sent: with a client's
+        clock that is ahead, the secret would not be valid yet. Raises NotDone.
+        """
+        wanted = {"displayName": display_name, "endDateTime": _format_time(end)}
+        body = {"passwordCredential": wanted}
+        reply = self._call("POST", f"/{application.object_id}/addPassword", "add password", None, body, retry=None)
+        answer = reply.json()
+        text = answer.get("secretText")
+        found = _credentials([answer])
+        if not found or not isinstance(text, str) or not text:
+            raise NotDone("Graph's answer to addPassword could not be read", certain=False)
+        credential = found[0]
+        if credential.end is None:
+            credential = Credential(
+                credential.key_id, credential.display_name, credential.start, end, wanted["endDateTime"]
+            )
+        return credential, Secret(text)
+
+    def remove_password(self, application: Application, key_id: str) -> bool:
+        """Remove a client secret; return False where Graph knows none with that key id.
+
+        https://learn.microsoft.com/graph/api/application-removepassword. Safe to repeat. An unknown key id is answered
+        with 400 and a text, for which no error code is documented. Raises NotDone.
+        """
+        body = {"keyId": key_id}
+        try:
+            self._call("POST", f"/{application.object_id}/removePassword", "remove password", None, body, retry=_again)
+        except NotDone as problem:
+            if problem.status == 400 and "no password credential found" in problem.why.lower():
+                return False
+            raise
+        return True
+
+    def _call(
+        self,
+        method: str,
+        form: str,
+        name: str,
+        query: Mapping[str, str] | None,
+        body: dict[str, Any] | None,
+        retry: Callable[[Reply], bool] | None,
+    ) -> Reply:
+        for fresh in (False, True):
+            if fresh or self._token is None:
+                self._token = self._sign_in()
+            headers = {
+                "Authorization": "Bearer " + self._token.reveal(),
+                "Content-Type": "application/json",
+                # Graph's best practices: a GUID per request, to find it in Microsoft's logs.
+                "client-request-id": str(uuid.uuid4()),
+            }
+            data = None if body is None else json.dumps(body)
+            try:
+                url = self._root + form
+                reply = self._http.call(method, url, name=name, headers=headers, body=data, query=query, retry=retry)
+            except Unanswered as problem:
+                raise NotDone(
+                    f"Graph did not answer: {problem}", "check the network", certain=not problem.sent
+                ) from None
+            if reply.status != 401:
+                break
+            self._log.detail("Graph does not accept the token; signing in again")
+        if reply.status // 100 == 2:
+            return reply
+        raise self._problem(reply)
+
+    def _problem(self, reply: Reply) -> NotDone:
+        error = reply.json().get("error")
+        error = error if isinstance(error, dict) else {}
+        code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
+        if reply.status == 403:
+            why = f"{message or 'access denied'} ({code or reply.status})"
+            todo = (
+                f"grant Application.ReadWrite.OwnedBy to the admin application {self._admin}, consent to it, and make "
+                "its service principal an owner of the application"
+            )
+        elif code == "CredentialInvalidLifetimeAsPerAppPolicy":
+            todo = "lower lifetime_days to what the tenant's app management policy allows"
+        elif code == "CredentialTypeNotAllowedAsPerAppPolicy":
+            todo = "exempt the application from the policy, or let it use a certificate or a federated credential"
+        elif "size of the object has exceeded its limit" in message:
+            todo = "remove secrets, redirect URIs or other entries that the application does not need"
+        elif reply.status == 401:
+            todo = "check that the authority and the Graph endpoint belong to the same cloud"
+        certain = reply.status < 500 and reply.status not in (408, 409, 424, 429)
+        return NotDone(
+            why,
+            todo,
+            certain=certain,
+            busy=reply.status == 429 or code == _CONCURRENT,
+            status=reply.status,
+            wait=retry_after(reply),
+        )
+
+
+def _again(reply: Reply) -> bool:
+    error = reply.json().get("error")
+    return busy(reply) or (reply.status == 409 and isinstance(error, dict) and error.get("code") == _CONCURRENT)
+
+
+def _busy_or_garbled(reply: Reply) -> bool:
+    return _again(reply) or (reply.status == 200 and not reply.json())
+
+
+def _credentials(items: list[Any]) -> list[Credential]:
+    found = []
+    for item in items:
+        key_id = guid(str(item.get("keyId"))) if isinstance(item, dict) else None
+        if key_id is None:
+            continue
+        end = parse_time(item.get("endDateTime"))
+        end_text = str(item.get("endDateTime") or "")
+        if end is not None and not end_text.upper().endswith(("Z", "+00:00")):
+            end_text = _format_time(end)
+        found.append(
+            Credential(
+                key_id,
+                str(item.get("displayName") or ""),
+                parse_time(item.get("startDateTime")),
+                end,
+                end_text,
+                str(item.get("hint") or ""),
+            )
+        )
+    return found
+
+
+def _format_time(when: datetime) -> str:
+    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _server_time(reply: Reply) -> datetime:
+    """Graph's own clock: a lifetime counted on a host whose clock is ahead would exceed a policy's maximum."""
+    try:
+        return parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
+    except (TypeError, ValueError, IndexError):
+        return datetime.now(timezone.utc)
+
+
+def after(start: datetime, days: int) -> datetime:
+    """Return the time that many days later. Raises BadInput where the calendar ends before."""
+    try:
+        return start + timedelta(days=days)
+    except OverflowError:
+        raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None

@@ -1,0 +1,63 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Labels of record fields, as people write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_PUNCTUATION = re.compile(r"[^a-z0-9]")
+
+
+def normalise(label: str) -> str:
+    """Return the label without case and punctuation: ``Client Secret`` and ``client_secret`` are the same."""
+    return _PUNCTUATION.sub("", label.lower())
+
+
+def find(labels: Sequence[str | None], wanted: str) -> int | None:
+    """Return the index of the first label that equals ``wanted``, else of the first that does when normalised."""
+    if wanted in labels:
+        return labels.index(wanted)
+    plain = normalise(wanted)
+    for index, label in enumerate(labels):
+        if label and normalise(label) == plain:
+            return index
+    return None
+
+
+def text_of(value: Any) -> str:
+    """Return a field's value as text without surrounding space: the first of a list, empty for nothing."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if isinstance(value, bool) or value is None:
+        return "" if value is None else str(value).lower()
+    return str(value).strip() if isinstance(value, (str, int, float)) else ""
+
+
+class Labelled:
+    """A record's values under their labels (or types, where a field has no label). It prints no value."""
+
+    def __init__(self, uid: str, title: str, pairs: Iterable[tuple[str, Any]]) -> None:
+        self.uid = uid
+        self.title = title
+        self._pairs: list[tuple[str, str]] = [(label, text_of(value)) for label, value in pairs]
+
+    def get(self, *labels: str) -> str:
+        """Return the first value that is not blank under one of the labels; empty where there is none.
+
+        Each label is matched exactly first, then without case and punctuation.
+        """
+        pairs = [pair for pair in self._pairs if pair[1]]
+        names = [label for label, value in pairs]
+        for label in labels:
+            index = find(names, label)
+            if index is not None:
+                return pairs[index][1]
+        return ""
+
+    def __repr__(self) -> str:
+        return f"Labelled({self.uid!r}, {[label for label, value in self._pairs]!r})"

@@ -1,0 +1,126 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The PAM Script: what the Keeper Gateway runs when it rotates the record of an application."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .entra import MSAL_PROBLEM
+from .errors import BadInput, Refused, Stopped
+from .gateway import find_configuration, read_request
+from .http import REQUESTS_PROBLEM, Http
+from .identity import Sources
+from .plan import policy_of
+from .redact import Log, scrub, to_stderr
+from .rotation import Outcome, Task, perform
+from .timing import Budget, catch_signals
+from .vault import KSM_PROBLEM, Vault, parse_configuration
+from .version import VERSION
+
+_HELP = """Rotates the client secret of a Microsoft Entra application and publishes it in its Keeper record.
+The Keeper Gateway runs it as a PAM Script (rotation method "Run PAM scripts only") and passes it the record on
+stdin. It writes its steps to stderr and one line of JSON to stdout."""
+_EPILOG = """exit status: 0 rotated, 1 bug, 2 bad input, 3 refused, 4 rolled back, 5 incomplete (new secret valid, old
+ones remain), 6 orphan (a new secret could not be removed)"""
+
+
+def missing_libraries() -> dict[str, str]:
+    """Return the packages that cannot be imported, by their names on the package index, with the reason."""
+    problems = {"requests": REQUESTS_PROBLEM, "msal": MSAL_PROBLEM, "keeper-secrets-manager-core": KSM_PROBLEM}
+    return {name: problem for name, problem in problems.items() if problem}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script form; return the exit status."""
+    parser = argparse.ArgumentParser(prog="rotate_azure_app.py", description=_HELP, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument("--check", action="store_true", help="change nothing, say what would be done")
+    parser.add_argument("--debug", action="store_true", help="write every call, and a traceback for a bug, to stderr")
+    options = parser.parse_args(arguments)
+    if sys.stdin is not None and sys.stdin.isatty():
+        parser.print_help(sys.stderr)
+        return BadInput.exit_status
+    log = Log(to_stderr, options.debug)
+    outcome = _run(log, options.check, options.debug, os.environ)
+    _print({"version": VERSION, **outcome.as_dict()})
+    return outcome.exit_status
+
+
+def _run(log: Log, check: bool, debug: bool, environ: Mapping[str, str]) -> Outcome:
+    try:
+        missing = missing_libraries()
+        if missing:
+            raise BadInput(
+                "Python packages are missing: " + ", ".join(missing),
+                f"{sys.executable}: {'; '.join(missing.values())}",
+                f"install them with {sys.executable} -m pip, or let the script command name another Python",
+            )
+        budget = Budget()
+        catch_signals(budget)
+        http = Http(budget, log)
+        outcome = perform(lambda: prepare(http, budget, log, environ), http, budget, log, check)
+        budget.shielded = True
+        return outcome
+    except BadInput as problem:
+        log.say(problem.message)
+        return Outcome(problem.status, problem.exit_status, problem.message, False)
+    except Stopped as stop:
+        # Only outside of a rotation's phases, where nothing has begun or everything has ended.
+        problem_ = Refused("the run was stopped", str(stop), "run it again")
+        log.say(problem_.message)
+        return Outcome(problem_.status, problem_.exit_status, problem_.message, False)
+    except Exception as bug:
+        text = f"a bug: {type(bug).__name__}: {bug}. Next: run it with --debug and report what it shows."
+        log.say(text)
+        if debug:
+            for line in traceback.format_exc().splitlines():
+                log.detail(line)
+        return Outcome("error", 1, scrub(text), False)
+
+
+def prepare(http: Http, budget: Budget, log: Log, environ: Mapping[str, str]) -> Task:
+    """Read stdin, the Gateway's configuration and the records. Raises BadInput, Refused."""
+    if sys.stdin is None:
+        raise BadInput("stdin is closed", todo="let the Gateway run the script")
+    request = read_request(sys.stdin.buffer)
+    text, source = find_configuration(environ)
+    vault = Vault(parse_configuration(text, source), http, budget, log)
+    configuration = request.configuration()
+    uids = [request.user_uid]
+    if configuration is None and request.provider_uid:
+        uids.append(request.provider_uid)
+    found = vault.read(uids)
+    record = found.get(request.user_uid)
+    if record is None:
+        raise BadInput(
+            f"the record {request.user_uid} was not found",
+            f"it is not shared with the KSM application of {source}, or does not exist",
+            "share the record's folder with the Gateway's application, with edit permission",
+        )
+    if configuration is None and request.provider_uid in found:
+        configuration = found[request.provider_uid].view()
+    own = record.view()
+    sources = Sources(attached=request.attached(), own=own, configuration=configuration)
+    return Task(vault, record, sources, policy_of(own))
+
+
+def _print(outcome: dict[str, Any]) -> None:
+    try:
+        sys.stdout.write(scrub(json.dumps(outcome)) + "\n")
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        # Nobody reads: the exit status still has to tell. Python would replace it when it flushes at exit.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+if __name__ == "__main__":
+    sys.exit(main())

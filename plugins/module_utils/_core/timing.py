@@ -1,0 +1,91 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Time: every phase of a rotation has an end, and a signal ends it early."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .errors import OutOfTime, Stopped
+
+# Seconds that each phase may take: with a verify_timeout of 120 s, 285 s for a whole run, which RETIRE or UNDO ends.
+RESOLVE, CREATE, PUBLISH, RETIRE, UNDO = 45.0, 40.0, 45.0, 35.0, 35.0
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+# Calls and pauses end by themselves at the end of a phase; the alarm is for what does not look at the clock,
+# such as a connection that is tried at one address of a host after the other, or an answer that drips in.
+_GRACE = 1.0
+_ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there only calls and pauses end a phase
+
+
+class Budget:
+    """The time that is left (seconds, monotonic clock). Outside of a phase it is unlimited."""
+
+    def __init__(self) -> None:
+        self._end = float("inf")
+        self._phase = ""
+        self.shielded = False  # while undoing and reporting, signals are let pass
+
+    def left(self) -> float:
+        """Seconds to the end of this phase, never negative."""
+        return max(0.0, self._end - time.monotonic())
+
+    @contextmanager
+    def phase(self, name: str, seconds: float) -> Iterator[None]:
+        """Limit what runs inside to ``seconds``; it raises OutOfTime at the end of them."""
+        before = self._end, self._phase
+        self._end, self._phase = min(before[0], time.monotonic() + seconds), name
+        self._arm()
+        try:
+            yield
+        finally:
+            self._end, self._phase = before
+            self._arm()
+
+    def check(self) -> None:
+        """Raise OutOfTime when the phase has no time left."""
+        if self.left() <= 0:
+            raise OutOfTime("no time left to " + self._phase)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; raise OutOfTime at once when the phase would end before."""
+        if seconds >= self.left():
+            raise OutOfTime("no time left to " + self._phase)
+        time.sleep(seconds)
+
+    def _arm(self) -> None:
+        # Only where stoppable() has put a handler in place: the default action of SIGALRM is to kill.
+        if _ALARM is None or threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(_ALARM) is _on_alarm:
+            finite = self._end != float("inf")
+            signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0)
+
+
+def _on_alarm(number: int, frame: Any) -> None:
+    raise OutOfTime("no time left")
+
+
+def catch_signals(budget: Budget) -> None:
+    """Turn the first SIGTERM, SIGINT or SIGHUP of this process into Stopped, and the end of a phase into OutOfTime.
+
+    For a process that does nothing else: the handlers stay until it ends.
+    """
+    seen: list[int] = []
+
+    def on_signal(number: int, frame: Any) -> None:
+        if not seen and not budget.shielded:
+            seen.append(number)
+            raise Stopped("interrupted by " + signal.Signals(number).name)
+
+    for number in _SIGNALS:
+        signal.signal(number, on_signal)
+    if _ALARM is not None:
+        signal.signal(_ALARM, _on_alarm)
