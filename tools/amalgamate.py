@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, the keeperpam.azure contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -51,7 +50,8 @@ def modules() -> list[str]:
             return
         for node in ast.parse((CORE / f"{name}.py").read_text("utf-8")).body:
             if isinstance(node, ast.ImportFrom) and node.level:
-                assert node.level == 1 and node.module, f"{name}: only 'from .module import name' can be joined"
+                assert node.level == 1, f"{name}: only modules of the core can be joined"
+                assert node.module, f"{name}: only 'from .module import name' can be joined"
                 assert not any(alias.asname for alias in node.names), f"{name}: no renaming between modules"
                 visit(node.module)
         order.append(name)

@@ -23,6 +23,7 @@ import binascii
 import copy
 import json
 import logging
+import math
 import os
 import random
 import re
@@ -381,9 +382,7 @@ def retry_after(reply: Reply, now: float | None = None) -> float | None:
             seconds = parsedate_to_datetime(text).timestamp() - (time.time() if now is None else now)
         except (TypeError, ValueError, IndexError, OverflowError):
             return None
-    if seconds != seconds or seconds == float("inf"):
-        return None
-    return max(0.0, seconds)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def pause_before(attempt: int, reply: Reply | None = None) -> float:
@@ -988,7 +987,7 @@ _TENANT_ID = ("tenantId", "pamazuretenantid")
 
 @dataclass(frozen=True)
 class Sources:
-    """The places to look at, in the order in which they count."""
+    """The places to look at, in the order in which they count; ``cloud`` counts before what records name."""
 
     explicit: Identity | None = None
     attached: Sequence[Labelled] = ()
@@ -996,12 +995,13 @@ class Sources:
     configuration: Labelled | None = None
     fallback: Identity | None = None
     cloud: Cloud | None = None
+    default_cloud: Cloud = CLOUDS["AzureCloud"]
 
 
 def choose(sources: Sources) -> tuple[Identity, Cloud]:
     """Return the admin identity and the cloud it lives in. Raises BadInput naming what is missing where."""
     identity, record = _identity(sources)
-    return identity, sources.cloud or _cloud(record) or _cloud(sources.configuration) or CLOUDS["AzureCloud"]
+    return identity, sources.cloud or _cloud(record) or _cloud(sources.configuration) or sources.default_cloud
 
 
 def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
@@ -2309,6 +2309,8 @@ class Rotation:
             self._record.uid, self._record.value(FIELD_KEY_ID), secret[:3], self._record.editable
         )
         facts["previous_key_id"] = self._published.key_id
+        facts["previous_expires"] = self._record.value(FIELD_EXPIRES)
+        facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
         self._admin_hint = _admin_hint(self._identity, app, self._record)
         self._plan: Plan = plan(self._policy, self._published, app, self._admin_hint)
         log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secrets; {self._plan.reason}")
@@ -2667,4 +2669,4 @@ def _print(outcome: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

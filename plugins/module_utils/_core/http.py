@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import ssl
 import time
@@ -90,9 +91,7 @@ def retry_after(reply: Reply, now: float | None = None) -> float | None:
             seconds = parsedate_to_datetime(text).timestamp() - (time.time() if now is None else now)
         except (TypeError, ValueError, IndexError, OverflowError):
             return None
-    if seconds != seconds or seconds == float("inf"):
-        return None
-    return max(0.0, seconds)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def pause_before(attempt: int, reply: Reply | None = None) -> float:

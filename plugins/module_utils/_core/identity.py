@@ -23,7 +23,7 @@ _TENANT_ID = ("tenantId", "pamazuretenantid")
 
 @dataclass(frozen=True)
 class Sources:
-    """The places to look at, in the order in which they count."""
+    """The places to look at, in the order in which they count; ``cloud`` counts before what records name."""
 
     explicit: Identity | None = None
     attached: Sequence[Labelled] = ()
@@ -31,12 +31,13 @@ class Sources:
     configuration: Labelled | None = None
     fallback: Identity | None = None
     cloud: Cloud | None = None
+    default_cloud: Cloud = CLOUDS["AzureCloud"]
 
 
 def choose(sources: Sources) -> tuple[Identity, Cloud]:
     """Return the admin identity and the cloud it lives in. Raises BadInput naming what is missing where."""
     identity, record = _identity(sources)
-    return identity, sources.cloud or _cloud(record) or _cloud(sources.configuration) or CLOUDS["AzureCloud"]
+    return identity, sources.cloud or _cloud(record) or _cloud(sources.configuration) or sources.default_cloud
 
 
 def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:

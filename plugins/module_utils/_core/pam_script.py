@@ -123,4 +123,4 @@ def _print(outcome: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

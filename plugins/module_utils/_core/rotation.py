@@ -113,6 +113,8 @@ class Rotation:
             self._record.uid, self._record.value(FIELD_KEY_ID), secret[:3], self._record.editable
         )
         facts["previous_key_id"] = self._published.key_id
+        facts["previous_expires"] = self._record.value(FIELD_EXPIRES)
+        facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
         self._admin_hint = _admin_hint(self._identity, app, self._record)
         self._plan: Plan = plan(self._policy, self._published, app, self._admin_hint)
         log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secrets; {self._plan.reason}")

@@ -1,0 +1,118 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The only part between the core and Ansible. PRIVATE to the collection: it may change at any time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from ._core.entra import CLOUDS, Cloud, Identity, custom_cloud
+from ._core.errors import BadInput
+from ._core.pam_script import missing_libraries
+from ._core.redact import Secret
+from ._core.vault import parse_configuration
+
+# Corresponds to plugins/doc_fragments/_keeper.py
+KEEPER_OPTIONS: dict[str, dict[str, Any]] = {
+    "keeper_config": {"type": "jsonarg", "no_log": True},
+    "keeper_config_file": {"type": "path"},
+}
+# Corresponds to plugins/doc_fragments/_entra.py
+ENTRA_OPTIONS: dict[str, dict[str, Any]] = {
+    "admin_record": {"type": "str"},
+    "pam_config": {"type": "str"},
+    "tenant_id": {"type": "str", "aliases": ["tenant"]},
+    "client_id": {"type": "str"},
+    "client_secret": {"type": "str", "no_log": True, "aliases": ["secret"]},
+    "certificate_path": {"type": "path", "aliases": ["x509_certificate_path"]},
+    "cloud_environment": {"type": "raw"},
+}
+EXCLUSIVE = [("keeper_config", "keeper_config_file"), ("client_secret", "certificate_path")]
+
+# The names that azure.azcollection reads, and those of Microsoft's own libraries.
+_VARIABLES = {
+    "tenant_id": ("AZURE_TENANT", "AZURE_TENANT_ID"),
+    "client_id": ("AZURE_CLIENT_ID",),
+    "client_secret": ("AZURE_SECRET", "AZURE_CLIENT_SECRET"),
+    "certificate_path": ("AZURE_X509_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PATH"),
+}
+
+
+def require_libraries(module: AnsibleModule) -> None:
+    """Fail with Ansible's usual message where a package of requirements.txt cannot be imported."""
+    for name, problem in missing_libraries().items():
+        module.fail_json(msg=missing_required_lib(name), exception=problem)
+
+
+def keeper_configuration(params: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the Keeper configuration of the options, else of the environment. Raises BadInput.
+
+    The environment is read here and not by ``fallback`` in the argument spec: there, a variable for one option would
+    win over, or clash with, another option that the task sets.
+    """
+    text, path = params["keeper_config"], params["keeper_config_file"]
+    source = "keeper_config"
+    if not text and not path:
+        text, source = environ.get("KSM_CONFIG", "").strip(), "the environment variable KSM_CONFIG"
+        path = "" if text else environ.get("KSM_CONFIG_FILE", "").strip()
+    if text:
+        return parse_configuration(text, source)
+    if path:
+        return parse_configuration(_read(path, "Keeper configuration"), path)
+    raise BadInput("no Keeper configuration was given", todo="set keeper_config or keeper_config_file")
+
+
+def identities(params: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Identity | None, Identity | None]:
+    """Return the admin identity that the options give, and the one that the environment gives. Raises BadInput.
+
+    Where an option is set, the environment fills what is left open.
+    """
+    outside = {name: next((environ[key] for key in keys if environ.get(key)), "") for name, keys in _VARIABLES.items()}
+    if not any(params[name] for name in _VARIABLES):
+        complete = outside["tenant_id"] and outside["client_id"]
+        usable = complete and (outside["client_secret"] or outside["certificate_path"])
+        return None, _identity(outside, "the environment") if usable else None
+    values = {name: params[name] or outside[name] for name in _VARIABLES}
+    if params["certificate_path"]:
+        values["client_secret"] = ""
+    missing = [name for name in ("tenant_id", "client_id") if not values[name]]
+    if not values["client_secret"] and not values["certificate_path"]:
+        missing.append("client_secret or certificate_path")
+    if missing:
+        raise BadInput("the admin identity in the options lacks " + " and ".join(missing), todo="set it")
+    return _identity(values, "the task's options"), None
+
+
+def _identity(values: Mapping[str, str], source: str) -> Identity:
+    secret = Secret(values["client_secret"]) if values["client_secret"] else None
+    certificate = None if secret else Secret(_read(values["certificate_path"], "certificate"))
+    return Identity(values["client_id"], values["tenant_id"], source, secret=secret, certificate=certificate)
+
+
+def cloud(value: Any, where: str) -> Cloud | None:
+    """Return the cloud of a name or of a pair of endpoints, None for nothing. Raises BadInput."""
+    if not value:
+        return None
+    if isinstance(value, dict):
+        authority, graph = value.get("authority"), value.get("graph")
+        if set(value) - {"authority", "graph"} or not isinstance(authority, str) or not isinstance(graph, str):
+            raise BadInput(f"{where} is no pair of authority and graph", todo="give both endpoints as text")
+        return custom_cloud(authority, graph, where)
+    if str(value) in CLOUDS:
+        return CLOUDS[str(value)]
+    raise BadInput(f"{where} is {value!r}", "it must be " + ", ".join(CLOUDS) + " or a pair of endpoints", "correct it")
+
+
+def _read(path: str, what: str) -> str:
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8-sig") as file:
+            return file.read()
+    except (OSError, ValueError) as problem:
+        why = getattr(problem, "strerror", None) or "it is no text"
+        raise BadInput(f"the {what} {path} cannot be read", why, "check the path and its permissions") from None

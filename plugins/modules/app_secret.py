@@ -1,0 +1,368 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: app_secret
+short_description: Rotate the client secret of an Entra application and publish it in Keeper
+version_added: 0.1.0
+author:
+  - keeperpam.azure contributors (@keeperpam)
+description:
+  - Makes a new client secret for a Microsoft Entra ID (Azure AD) application, proves that it signs in, publishes it in
+    the application's Keeper record, reads it back, and only then removes the old secrets.
+  - At every moment the vault shows a secret that signs in. A rotation that cannot be completed is undone, and what it
+    could not undo is named.
+  - The record is a PAM User record, or any other, with the custom fields C(application_object_id) (object id or client
+    id), C(client_secret_id), C(client_secret) and C(expires). The last three are created where they are missing.
+options:
+  record:
+    description: The uid of the Keeper record that publishes the application's secret.
+    type: str
+    required: true
+    aliases: [uid]
+  application:
+    description:
+      - The object id or the client id of the application.
+      - Without it, the record's field C(application_object_id) counts.
+    type: str
+  rotate:
+    description:
+      - With V(always), every run makes a new secret.
+      - With V(expiring), only a secret that is about to expire, see O(min_days_left), that Entra does not know, or that
+        is missing in the record, is rotated. What an interrupted run has left behind is removed in any case.
+    type: str
+    choices: [always, expiring]
+    default: always
+  min_days_left:
+    description: The number of days before its end from which a secret is rotated with O(rotate=expiring).
+    type: int
+    default: 30
+  lifetime_days:
+    description:
+      - The number of days that the new secret is valid.
+      - Policies of the tenant may limit it. A value that is too high is refused before anything is changed.
+    type: int
+    default: 365
+  keep_previous:
+    description: The number of old secrets that stay, the newest first, for consumers that need time to follow.
+    type: int
+    default: 0
+  retire:
+    description:
+      - Which old secrets are removed once the new one is published.
+      - V(all) is what Keeper's documentation describes; V(managed) removes only those that were made for this record or
+        that the record names; V(none) leaves them to expire.
+      - Never removed are secrets that were made after the new one, and the one that the admin application signs in with
+        when it is kept in another record. Always removed is what interrupted runs left and nobody can know.
+    type: str
+    choices: [all, managed, none]
+    default: all
+  verify:
+    description:
+      - Whether the new secret must sign in before it is published.
+      - Set it to V(false) only for applications that cannot sign in from the host that runs the module.
+    type: bool
+    default: true
+  verify_timeout:
+    description: The number of seconds to wait until the new secret signs in. It takes Entra seconds, at times minutes.
+    type: int
+    default: 120
+extends_documentation_fragment:
+  - keeperpam.azure._attributes
+  - keeperpam.azure._keeper
+  - keeperpam.azure._entra
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Signs in as the admin application and reads the application and the record.
+  diff_mode:
+    support: full
+    details:
+      - Shows key ids and dates, never a secret.
+  idempotent:
+    support: partial
+    details:
+      - With O(rotate=expiring). With O(rotate=always), every run makes a new secret.
+notes:
+  - The module runs where Graph and Keeper can be reached and the Python packages are installed, usually on the
+    controller. For C(localhost) set C(ansible_python_interpreter) to C({{ ansible_playbook_python }}).
+  - A run takes 285 seconds at the most with the default O(verify_timeout), whatever the services do.
+seealso:
+  - name: Keeper's page on rotating Azure application secrets
+    description: The record's fields, the permissions, and Keeper's own script, which this collection replaces.
+    link: https://docs.keeper.io/en/keeperpam/privileged-access-manager/password-rotation/post-rotation-scripts/use-cases/azure-app-secret-rotation
+  - name: Application addPassword
+    description: The call of Microsoft Graph that makes a secret, with the permissions it needs.
+    link: https://learn.microsoft.com/graph/api/application-addpassword
+"""
+
+EXAMPLES = r"""
+- name: Rotate an application with the admin application of the Azure PAM configuration
+  keeperpam.azure.app_secret:
+    record: "{{ billing_record_uid }}"
+    pam_config: "{{ pam_configuration_uid }}"
+    keeper_config_file: /etc/keeper/ksm-config.json
+
+- name: Rotate only what expires within two weeks, and keep one old secret
+  keeperpam.azure.app_secret:
+    record: "{{ billing_record_uid }}"
+    admin_record: "{{ rotator_record_uid }}"
+    rotate: expiring
+    min_days_left: 14
+    lifetime_days: 180
+    keep_previous: 1
+    keeper_config: "{{ ksm_config }}"
+
+- name: Let the admin application rotate its own secret, from its own record
+  keeperpam.azure.app_secret:
+    record: "{{ rotator_record_uid }}"
+    keeper_config: "{{ ksm_config }}"
+
+- name: Rotate in the US Government cloud with a certificate
+  keeperpam.azure.app_secret:
+    record: "{{ billing_record_uid }}"
+    tenant_id: contoso.onmicrosoft.us
+    client_id: "{{ rotator_client_id }}"
+    certificate_path: /etc/keeper/rotator.pem
+    cloud_environment: AzureUSGovernment
+    keeper_config: "{{ ksm_config }}"
+"""
+
+RETURN = r"""
+status:
+  description:
+    - How the rotation ended.
+    - V(rotated) and V(unchanged) are complete; V(planned) is what check mode says of a rotation that would be made.
+    - V(bad_input) and V(refused) have changed nothing; with V(rolled_back) a new secret was made and removed again.
+    - With V(incomplete) the new secret is published and valid, but old ones remain; with V(orphan) a new secret may
+      have been left in Entra, see RV(orphans). The next run completes both.
+  type: str
+  returned: always
+  sample: rotated
+msg:
+  description: What happened, why, and what to do next, in one line.
+  type: str
+  returned: always
+  sample: >-
+    billing-api was rotated: its secret f0b0b335-1d71-4883-8f98-567911bfdca6 is valid until
+    2027-09-09T19:50:29.3086381Z, 1 old removed.
+record:
+  description: The uid of the record.
+  type: str
+  returned: when the record was read
+  sample: ZmpJl4qCXJEi0ohFKzzQaA
+application:
+  description: The application.
+  type: dict
+  returned: when the application was found
+  contains:
+    display_name:
+      description: Its display name.
+      type: str
+      sample: billing-api
+    object_id:
+      description: Its object id.
+      type: str
+      sample: ec64d6ec-23f2-4391-ac66-58e4b52472f2
+    client_id:
+      description: Its application (client) id.
+      type: str
+      sample: ebfbb457-8935-4c3f-802b-d6a2d24478de
+key_id:
+  description: The key id of the secret that the vault shows.
+  type: str
+  returned: when a secret is published
+  sample: f0b0b335-1d71-4883-8f98-567911bfdca6
+previous_key_id:
+  description: The key id that the record named before. Empty where it named none.
+  type: str
+  returned: when the application was found
+  sample: 99dcc009-52ac-471c-9be3-d5e9585e3ce2
+expires:
+  description: When the secret ends, as Entra says it (UTC, ISO 8601). In check mode, when a new one would.
+  type: str
+  returned: when a secret is published, and in check mode
+  sample: "2027-09-09T19:50:29.3086381Z"
+verified:
+  description: Whether the new secret was seen to sign in.
+  type: bool
+  returned: when a secret was made
+  sample: true
+removed:
+  description: The key ids of the secrets that were removed.
+  type: list
+  elements: str
+  returned: when a secret is published
+  sample: [99dcc009-52ac-471c-9be3-d5e9585e3ce2]
+would_remove:
+  description: The key ids of the secrets that would be removed.
+  type: list
+  elements: str
+  returned: in check mode
+  sample: [99dcc009-52ac-471c-9be3-d5e9585e3ce2]
+kept:
+  description: The old secrets that stay.
+  type: list
+  elements: dict
+  returned: when the old secrets were looked at
+  contains:
+    key_id:
+      description: The key id.
+      type: str
+      sample: a11ac555-f1c0-4fd4-be3a-e73cd6d09f53
+    reason:
+      description: Why it stays.
+      type: str
+      sample: keep_previous
+remaining:
+  description: The key ids of the old secrets that may be left.
+  type: list
+  elements: str
+  returned: when RV(status=incomplete)
+  sample: [99dcc009-52ac-471c-9be3-d5e9585e3ce2]
+orphans:
+  description: The key ids of new secrets that may be left. Empty where Entra's answer was lost, see RV(marker).
+  type: list
+  elements: str
+  returned: when RV(status=orphan)
+  sample: [f0b0b335-1d71-4883-8f98-567911bfdca6]
+marker:
+  description: The display name by which such a secret is found in Entra.
+  type: str
+  returned: when RV(status=orphan)
+  sample: keeper/ZmpJl4qCXJEi0ohFKzzQaA/4c1a3c2f0b0e4c58a6e1f7f0b3c9d2aa
+steps:
+  description: What was done, step by step.
+  type: list
+  elements: str
+  returned: always
+  sample: ["the secret signs in"]
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._core.entra import CLOUDS
+from ..module_utils._core.errors import BadInput
+from ..module_utils._core.http import Http
+from ..module_utils._core.identity import Sources
+from ..module_utils._core.labels import Labelled
+from ..module_utils._core.plan import RETIRE_CHOICES, ROTATE_CHOICES, Policy
+from ..module_utils._core.redact import Log, scrub
+from ..module_utils._core.rotation import Outcome, Task, perform
+from ..module_utils._core.timing import Budget, catch_signals
+from ..module_utils._core.vault import Vault, VaultRecord
+from ..module_utils._module import (
+    ENTRA_OPTIONS,
+    EXCLUSIVE,
+    KEEPER_OPTIONS,
+    cloud,
+    identities,
+    keeper_configuration,
+    require_libraries,
+)
+
+OPTIONS: dict[str, dict[str, t.Any]] = {
+    "record": {"type": "str", "required": True, "aliases": ["uid"]},
+    "application": {"type": "str"},
+    "rotate": {"type": "str", "choices": list(ROTATE_CHOICES), "default": "always"},
+    "min_days_left": {"type": "int", "default": 30},
+    "lifetime_days": {"type": "int", "default": 365},
+    "keep_previous": {"type": "int", "default": 0},
+    "retire": {"type": "str", "choices": list(RETIRE_CHOICES), "default": "all"},
+    "verify": {"type": "bool", "default": True},
+    "verify_timeout": {"type": "int", "default": 120},
+}
+POLICY = ("rotate", "min_days_left", "lifetime_days", "keep_previous", "retire", "verify", "verify_timeout")
+
+
+def prepare(params: dict[str, t.Any], http: Http, budget: Budget, log: Log) -> Task:
+    """Read the options and the records. Raises BadInput, Refused."""
+    policy = Policy(**{name: params[name] for name in POLICY})
+    explicit, fallback = identities(params, dict(os.environ))
+    named = cloud(params["cloud_environment"], "cloud_environment")
+    default = cloud(os.environ.get("AZURE_CLOUD_ENVIRONMENT"), "the environment variable AZURE_CLOUD_ENVIRONMENT")
+    vault = Vault(keeper_configuration(params, os.environ), http, budget, log)
+    wanted = [params[name] for name in ("record", "admin_record", "pam_config") if params[name]]
+    found = vault.read(dict.fromkeys(wanted))
+    record = _record(found, params["record"], "record")
+    attached: list[Labelled] = []
+    if params["admin_record"] and params["admin_record"] != params["record"]:
+        attached = [_record(found, params["admin_record"], "admin_record").view()]
+        if not explicit and not attached[0].get("application_client_id"):
+            raise BadInput(f"the record {params['admin_record']} lacks application_client_id", todo="fill in the field")
+    configuration = _record(found, params["pam_config"], "pam_config").view() if params["pam_config"] else None
+    sources = Sources(
+        explicit=explicit,
+        attached=attached,
+        own=record.view(),
+        configuration=configuration,
+        fallback=fallback,
+        cloud=named,
+        default_cloud=default or CLOUDS["AzureCloud"],
+    )
+    return Task(vault, record, sources, policy, params["application"] or "")
+
+
+def _record(found: dict[str, VaultRecord], uid: str, option: str) -> VaultRecord:
+    if uid not in found:
+        raise BadInput(
+            f"the record {uid} ({option}) was not found",
+            "it is not shared with the KSM application, or does not exist",
+            "share the record's folder with the application, with edit permission for the application's own record",
+        )
+    return found[uid]
+
+
+def diff(outcome: Outcome) -> dict[str, t.Any]:
+    """Return what --diff shows: key ids and ends, of the record and of the application."""
+    facts = outcome.facts
+    before = facts.get("secrets_before", {})
+    gone = set(facts.get("would_remove" if outcome.status == "planned" else "removed", []))
+    after = {key_id: end for key_id, end in before.items() if key_id not in gone}
+    new = facts.get("key_id") or "(a new one)"
+    shown_before = {"client_secret_id": facts.get("previous_key_id"), "expires": facts.get("previous_expires")}
+    shown_after = dict(shown_before)
+    if outcome.changed and facts.get("expires"):
+        after[new] = facts["expires"]
+        shown_after = {"client_secret_id": new, "expires": facts["expires"]}
+    return {
+        "before": {"record": shown_before, "secrets": before},
+        "after": {"record": shown_after, "secrets": after},
+    }
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={**OPTIONS, **KEEPER_OPTIONS, **ENTRA_OPTIONS},
+        mutually_exclusive=EXCLUSIVE,
+        supports_check_mode=True,
+    )
+    require_libraries(module)
+    log = Log(lambda line: None)
+    try:
+        budget = Budget()
+        catch_signals(budget)
+        http = Http(budget, log)
+        outcome = perform(lambda: prepare(module.params, http, budget, log), http, budget, log, module.check_mode)
+        budget.shielded = True
+    except Exception as bug:
+        module.fail_json(msg=scrub(f"a bug: {type(bug).__name__}: {bug}"), status="error", steps=log.steps)
+    result = {"status": outcome.status, "changed": outcome.changed, "steps": log.steps, **outcome.facts}
+    result.pop("secrets_before", None)
+    if module._diff and "secrets_before" in outcome.facts:
+        result["diff"] = diff(outcome)
+    if outcome.exit_status:
+        module.fail_json(msg=outcome.message, **result)
+    module.exit_json(msg=outcome.message, **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Runs shellcheck on every shell script that git has or would take, whatever its name.
+set -euo pipefail
+
+if ! command -v shellcheck > /dev/null; then
+    echo "skipped: shellcheck is not installed"
+    exit 0
+fi
+scripts=()
+while IFS= read -r -d '' file; do
+    if [[ -f $file ]] && head -n 1 "$file" | grep -aqE '^#!.*\b(ba)?sh\b'; then scripts+=("$file"); fi
+done < <(git ls-files -z --cached --others --exclude-standard)
+shellcheck --external-sources "${scripts[@]}"
