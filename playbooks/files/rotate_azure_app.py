@@ -2313,7 +2313,7 @@ class Rotation:
         facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
         self._admin_hint = _admin_hint(self._identity, app, self._record)
         self._plan: Plan = plan(self._policy, self._published, app, self._admin_hint)
-        log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secrets; {self._plan.reason}")
+        log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
         self._making = Making(self._graph, app, marker(self._record.uid, uuid.uuid4().hex), budget, log)
         self._publishing: Publishing | None = None
         self._current: Credential | None = None  # what the vault shows and will show: ours, once it is published

@@ -1,0 +1,31 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Fixtures of the end-to-end tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from harness import FORMS, World, make_world
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """Return a fresh world: a tenant, a vault, one application to rotate."""
+    with make_world() as made:
+        yield made
+
+
+@pytest.fixture(params=sorted(FORMS))
+def form(request: pytest.FixtureRequest) -> str:
+    """Return the name of a form of the rotation."""
+    name: str = request.param
+    return name

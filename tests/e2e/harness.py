@@ -1,0 +1,203 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A tenant with one application to rotate, and the two forms of the rotation as processes against it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sandbox import Sandbox
+from sandbox.directory import Application, Credential
+from sandbox.vault import VaultRecord
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SCRIPT = CHECKOUT / "playbooks" / "files" / "rotate_azure_app.py"
+MODULE = "ansible_collections.keeperpam.azure.plugins.modules.app_secret"
+# Longer than a run may take.
+TIMEOUT = 320
+
+
+@dataclass
+class World:
+    """A sandbox with an admin application, and an application `app` whose secret `old` is in `record`."""
+
+    sandbox: Sandbox
+    admin: Application
+    admin_secret: Credential
+    configuration: VaultRecord
+    app: Application
+    old: Credential
+    record: VaultRecord
+
+    def published(self) -> bool:
+        """Whether the secret that the vault shows signs in at this moment."""
+        return self.sandbox.directory.signs_in(self.app.client_id, self.record.value("client_secret") or "")
+
+    def agrees(self) -> bool:
+        """Whether Entra holds exactly one secret, and it is the one that the vault shows."""
+        live = [(one.key_id, one.text) for one in self.app.live_secrets()]
+        return live == [(self.record.value("client_secret_id"), self.record.value("client_secret"))]
+
+    def untouched(self) -> bool:
+        """Whether Entra and the vault are as they were made."""
+        live = [one.key_id for one in self.app.live_secrets()]
+        return live == [self.old.key_id] and self.record.value("client_secret") == self.old.text
+
+    def secrets(self) -> list[str]:
+        """Return every value that may appear nowhere outside."""
+        held = [one.text for app in (self.app, self.admin) for one in app.live_secrets()]
+        config = self.sandbox.client_config()
+        return [*held, self.old.text, self.admin_secret.text, config["privateKey"], config["appKey"]]
+
+    def operations(self) -> list[str]:
+        """Return the names of the requests that were served."""
+        return [entry.op for entry in self.sandbox.log]
+
+
+@contextmanager
+def make_world(**fields: Any) -> Iterator[World]:
+    """Start a sandbox with a world in it; `fields` add to the application's record, None leaves one out."""
+    with Sandbox() as sandbox:
+        directory, vault = sandbox.directory, sandbox.vault
+        admin = directory.add_application("keeper-rotator", roles=["Application.ReadWrite.OwnedBy"])
+        admin_secret = admin.add_secret("rotator", days=180)
+        configuration = vault.azure_configuration(admin.client_id, admin_secret.text, sandbox.tenant_id)
+        app = directory.add_application("billing-api", owners=[admin.client_id])
+        old = app.add_secret("first", days=20)
+        values = {
+            "application_object_id": app.object_id,
+            "client_secret_id": old.key_id,
+            "client_secret": old.text,
+            "expires": old.end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            **fields,
+        }
+        given = {label: value for label, value in values.items() if value is not None}
+        record = vault.pam_user("billing-api", folder=vault.folder_uid, **given)
+        yield World(sandbox, admin, admin_secret, configuration, app, old, record)
+
+
+@dataclass
+class Result:
+    """How one run ended, whichever form it had. `output` is its line of JSON, empty where it wrote none."""
+
+    returncode: int
+    status: str
+    failed: bool
+    changed: bool
+    message: str
+    output: dict[str, Any]
+    stdout: str
+    stderr: str
+    argv: list[str] = field(default_factory=list)
+
+    def said(self) -> str:
+        """Return everything that it has written."""
+        return self.stdout + self.stderr
+
+
+def run_script(
+    world: World,
+    *arguments: str,
+    stdin: str | None = None,
+    environ: dict[str, str | None] | None = None,
+    python: str = sys.executable,
+    watch: Callable[[int], None] | None = None,
+    **shape: Any,
+) -> Result:
+    """Run the PAM Script as the Gateway does; `shape` goes to the sandbox Gateway's `stdin_for`."""
+    line = world.sandbox.gateway.stdin_for(world.record.uid, **shape) + "\n" if stdin is None else stdin
+    command = [python, str(SCRIPT), *arguments]
+    stdout, stderr, code = _run(world, command, line, world.sandbox.environ(**(environ or {})), watch)
+    lines = stdout.splitlines()
+    output = json.loads(lines[0]) if len(lines) == 1 else {}
+    return Result(
+        code,
+        output.get("status", ""),
+        code != 0,
+        output.get("changed", False),
+        output.get("message", ""),
+        output,
+        stdout,
+        stderr,
+        command,
+    )
+
+
+def run_module(
+    world: World,
+    check: bool = False,
+    diff: bool = False,
+    environ: dict[str, str | None] | None = None,
+    python: str = sys.executable,
+    watch: Callable[[int], None] | None = None,
+    **options: Any,
+) -> Result:
+    """Run the module as Ansible does, in a process of its own; None takes an option away."""
+    values = {
+        "record": world.record.uid,
+        "pam_config": world.configuration.uid,
+        "keeper_config": json.dumps(world.sandbox.client_config()),
+        **options,
+    }
+    arguments = {key: value for key, value in values.items() if value is not None}
+    arguments.update(_ansible_check_mode=check, _ansible_diff=diff, _ansible_verbosity=4)
+    line = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
+    root = os.environ["ANSIBLE_COLLECTIONS_PATH"]
+    environment = world.sandbox.environ(
+        **{"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", "GATEWAY_CONFIG": None, **(environ or {})}
+    )
+    command = [python, "-m", MODULE]
+    stdout, stderr, code = _run(world, command, line, environment, watch)
+    try:
+        output = json.loads(stdout)
+    except ValueError:
+        output = {}
+    return Result(
+        code,
+        output.get("status", ""),
+        output.get("failed", code != 0),
+        output.get("changed", False),
+        output.get("msg", ""),
+        output,
+        stdout,
+        stderr,
+        command,
+    )
+
+
+FORMS: dict[str, Callable[..., Result]] = {"script": run_script, "module": run_module}
+
+
+def _run(
+    world: World, command: list[str], line: str, environ: dict[str, str], watch: Callable[[int], None] | None
+) -> tuple[str, str, int]:
+    # No working directory of its own, no HOME: nothing may depend on them.
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environ,
+        cwd="/",
+        text=True,
+    ) as process:
+        world.sandbox.client_pid = process.pid
+        try:
+            if watch:
+                watch(process.pid)
+            stdout, stderr = process.communicate(line, timeout=TIMEOUT)
+        except BaseException:
+            process.send_signal(signal.SIGKILL)
+            raise
+    return stdout, stderr, process.returncode
