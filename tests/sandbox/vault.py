@@ -1,0 +1,291 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Keeper vault: records, files and folders, the application they are shared to, and its devices."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import hmac
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import crypto
+from .state import State
+
+JsonDict = dict[str, Any]
+
+# The label and type of client id, client secret and tenant id in an Azure PAM configuration, by what created it.
+AZURE_LABELS: dict[str, tuple[str, str, str, str, str]] = {
+    "commander": ("secret", "clientId", "clientSecret", "tenantId", "azureId"),
+    "saas": ("secret", "pamazureclientid", "pamazureclientsecret", "pamazuretenantid", "azureId"),
+    "helper": ("secret", "Client Id", "Client Secret", "Tenant Id", "Azure Id"),
+    "old": ("text", "Client ID", "Client Secret", "Tenant Id", "Azure Id"),
+}
+
+
+@dataclass
+class VaultFile:
+    """An attachment. `content` is None between the announcement of a file and its upload."""
+
+    name: str
+    key: bytes
+    meta: JsonDict
+    content: bytes | None = None
+    uid: str = field(default_factory=crypto.new_uid)
+
+
+@dataclass
+class Folder:
+    """A folder that is shared to the application; `parent` is the uid of the shared folder above it."""
+
+    name: str
+    parent: str | None = None
+    uid: str = field(default_factory=crypto.new_uid)
+    key: bytes = field(default_factory=crypto.new_key)
+
+
+@dataclass
+class VaultRecord:
+    """A record in clear. `data` is the live JSON of the record; `staged` holds a save that awaits its completion."""
+
+    data: JsonDict
+    revision: int
+    editable: bool = True
+    shared: bool = True
+    folder: str | None = None
+    inner_folder: bool = False
+    uid: str = field(default_factory=crypto.new_uid)
+    key: bytes = field(default_factory=crypto.new_key)
+    files: list[VaultFile] = field(default_factory=list)
+    staged: JsonDict | None = None
+    _vault: Vault | None = field(default=None, repr=False)
+
+    def field_named(self, label: str) -> JsonDict | None:
+        """The first field with this label, else the first of this type."""
+        fields = self.data.get("fields", []) + (self.data.get("custom") or [])
+        return next((one for key in ("label", "type") for one in fields if one.get(key) == label), None)
+
+    def value(self, label: str) -> Any:
+        """The first value of the field with this label (else type), or None."""
+        found = self.field_named(label)
+        return found["value"][0] if found and found.get("value") else None
+
+    def edit(self, label: str, value: Any) -> None:
+        """Somebody changes a field in the vault; a field that is not there becomes a custom text field."""
+        assert self._vault is not None
+        with self._vault.outside("edit", f"{self.uid} {label}"):
+            found = self.field_named(label)
+            if found is None:
+                found = {"type": "text", "label": label}
+                self.data.setdefault("custom", []).append(found)
+            found["value"] = [value]
+            self.revision = self._vault.next_revision()
+
+
+@dataclass
+class Device:
+    """A client of the application. `public_key` is its public point, known once it is bound.
+
+    An `unseen` device is the sandbox's own: what it asks is neither logged nor subject to faults.
+    """
+
+    client_id: str
+    token: bytes
+    public_key: bytes | None = None
+    unseen: bool = False
+
+
+class Vault:
+    """The vault and its one KSM application."""
+
+    def __init__(self, state: State) -> None:
+        self.application_key = crypto.new_key()
+        self.owner = crypto.new_pair()
+        self.server = crypto.new_pair()
+        self.server_key_id = "999"
+        self.out_of_sync_status = 403
+        self.records: dict[str, VaultRecord] = {}
+        self.folders: dict[str, Folder] = {}
+        self.devices: dict[str, Device] = {}
+        self.host = self.authority = self.graph_url = ""
+        self.outside = state.outside
+        self._revision = 1000
+        self.folder_uid = self.add_folder("PAM Users")
+
+    def next_revision(self) -> int:
+        """Revisions count over the whole vault, so those of one record have gaps."""
+        self._revision += 1
+        return self._revision
+
+    def add_folder(self, name: str, parent: str | None = None) -> str:
+        """Share a folder to the application; returns its uid."""
+        folder = Folder(name, parent)
+        self.folders[folder.uid] = folder
+        return folder.uid
+
+    def add_record(
+        self,
+        type: str,
+        title: str,
+        fields: list[JsonDict] | None = None,
+        custom: list[JsonDict] | None = None,
+        editable: bool = True,
+        folder: str | None = None,
+        shared: bool = True,
+        inner_folder: bool = False,
+        uid: str | None = None,
+    ) -> VaultRecord:
+        """Put a record into the vault, and share it to the application unless `shared` is false.
+
+        `folder` None: the record itself is shared. `inner_folder`: it comes in the flat list of records although its
+        key is wrapped by the folder's, which SDK 17.3.0 cannot decrypt by itself.
+        """
+        data = {"type": type, "title": title, "notes": "", "fields": fields or [], "custom": custom or []}
+        if inner_folder:
+            folder = folder or self.folder_uid
+        record = VaultRecord(
+            data, self.next_revision(), editable, shared, folder, inner_folder, uid or crypto.new_uid(), _vault=self
+        )
+        with self.outside("add_record", record.uid):
+            self.records[record.uid] = record
+        return record
+
+    def pam_user(
+        self,
+        title: str,
+        *,
+        folder: str | None = None,
+        inner_folder: bool = False,
+        editable: bool = True,
+        **custom: str | None,
+    ) -> VaultRecord:
+        """A PAM User record as Commander makes it; `custom` become text fields, client_secret a hidden one.
+
+        None makes the field without a value.
+        """
+        fields: list[JsonDict] = [
+            {"type": "login", "value": [title], "required": True},
+            {"type": "password", "value": ["dummy"]},
+            {"type": "script", "label": "rotationScripts", "value": []},
+            {"type": "secret", "label": "privatePEMKey", "value": []},
+            {"type": "text", "label": "distinguishedName", "value": []},
+            {"type": "text", "label": "connectDatabase", "value": []},
+            {"type": "checkbox", "label": "managed", "value": []},
+            {"type": "fileRef", "value": []},
+            {"type": "oneTimeCode", "value": []},
+        ]
+        more: list[JsonDict] = [
+            {
+                "type": "secret" if label == "client_secret" else "text",
+                "label": label,
+                "value": [] if value is None else [value],
+            }
+            for label, value in custom.items()
+        ]
+        return self.add_record("pamUser", title, fields, more, editable, folder, inner_folder=inner_folder)
+
+    def azure_configuration(
+        self,
+        client_id: str | None,
+        client_secret: str | None,
+        tenant_id: str | None,
+        labels: str = "commander",
+        endpoints: bool = True,
+        title: str = "Azure",
+    ) -> VaultRecord:
+        """An Azure PAM configuration with the labels of one of its creators, and this sandbox's endpoints."""
+        kind, *names, azure_id = AZURE_LABELS[labels]
+        given = zip(names, (client_id, client_secret, tenant_id))
+        fields: list[JsonDict] = [{"type": "text", "label": azure_id, "value": ["contoso"]}]
+        fields += [{"type": kind, "label": name, "value": [value] if value else []} for name, value in given]
+        fields += [
+            {
+                "type": "pamResources",
+                "value": [{"controllerUid": crypto.new_uid(), "resourceRef": [], "folderUid": self.folder_uid}],
+            },
+            {"type": "script", "label": "rotationScripts", "value": []},
+            {"type": "fileRef", "value": []},
+        ]
+        custom: list[JsonDict] = []
+        if endpoints:
+            if not self.graph_url:
+                raise RuntimeError("the endpoints are known once the sandbox has started")
+            custom = [
+                {"type": "text", "label": "Azure Authority FQDN", "value": [self.authority]},
+                {"type": "text", "label": "Azure Graph Endpoint", "value": [self.graph_url]},
+            ]
+        return self.add_record("pamAzureConfiguration", title, fields, custom)
+
+    def remove(self, uid: str) -> None:
+        """Somebody deletes the record."""
+        with self.outside("remove", uid):
+            del self.records[uid]
+
+    def move(self, uid: str, folder: str | None) -> None:
+        """Somebody moves the record into another folder, or (None) shares it by itself."""
+        with self.outside("move", uid):
+            record = self.records[uid]
+            record.folder, record.inner_folder = folder, record.inner_folder and folder is not None
+
+    def attach_script(
+        self,
+        record: VaultRecord | str,
+        script: str | Path | bytes,
+        name: str | None = None,
+        command: str = "python3",
+        credentials: Sequence[str] = (),
+    ) -> VaultFile:
+        """Attach a PAM Script (a path or its bytes) as Commander does: a file that only the script field refers to."""
+        target = self.records[record] if isinstance(record, str) else record
+        content = script if isinstance(script, bytes) else Path(script).read_bytes()
+        name = name or (Path(script).name if not isinstance(script, bytes) else "script.py")
+        meta = {
+            "name": name,
+            "title": name,
+            "size": len(content),
+            "type": "text/x-python",
+            "lastModified": int(time.time() * 1000),
+        }
+        file = VaultFile(name, crypto.new_key(), meta, content)
+        entry = {"fileRef": file.uid, "recordRef": list(credentials), "command": command}
+        with self.outside("attach_script", target.uid):
+            target.files.append(file)
+            fields = target.data["fields"]
+            found = next((one for one in fields if one["type"] == "script"), None)
+            if found is None:
+                found = {"type": "script", "label": "rotationScripts", "value": []}
+                fields.append(found)
+            found["value"].append(entry)
+            target.revision = self.next_revision()
+        return file
+
+    def client_config(self, bound: bool = True, unseen: bool = False) -> dict[str, str]:
+        """The KSM configuration of a new device; not bound, it holds a one-time token for the SDK to bind with."""
+        token, pair = os.urandom(32), crypto.new_pair()
+        digest = hmac.new(token, b"KEEPER_SECRETS_MANAGER_CLIENT_ID", hashlib.sha512).digest()
+        device = Device(crypto.b64(digest), token, crypto.point(pair) if bound else None, unseen)
+        self.devices[device.client_id] = device
+        config = {
+            "hostname": self.host,
+            "serverPublicKey": crypto.url_b64(crypto.point(self.server)),
+            "serverPublicKeyId": self.server_key_id,
+        }
+        if not bound:
+            return {**config, "clientKey": crypto.url_b64(token)}
+        return {
+            **config,
+            "clientId": device.client_id,
+            "privateKey": crypto.b64(crypto.private_der(pair)),
+            "appKey": crypto.b64(self.application_key),
+            "appOwnerPublicKey": crypto.b64(crypto.point(self.owner)),
+        }
+
+    def snapshot(self) -> dict[str, JsonDict]:
+        """A copy of every record's data by uid, to compare with later."""
+        return {uid: copy.deepcopy(record.data) for uid, record in self.records.items()}
