@@ -182,6 +182,15 @@ def scrub(text: str) -> str:
     return _NAMED.sub(r"\1" + MASK, _TOKEN.sub(MASK, text))
 
 
+def scrub_all(value: Any) -> Any:
+    """Return JSON data with every text in it scrubbed."""
+    if isinstance(value, dict):
+        return {key: scrub_all(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [scrub_all(item) for item in value]
+    return scrub(value) if isinstance(value, str) else value
+
+
 class Log:
     """One line per step, in words, with the UTC time. A broken pipe must never stop a rotation half-way."""
 
@@ -674,7 +683,7 @@ class Entra:
         except MsalServiceError:
             answer = {}
         except (ValueError, KeyError, TypeError) as problem:
-            if identity.certificate and transport.last is None:
+            if identity.certificate and (transport.last is None or transport.last.status == 200):
                 raise BadInput(
                     f"the certificate of {identity.source} cannot be used", type(problem).__name__, "check the PEM file"
                 ) from None
@@ -2237,7 +2246,9 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the machine-readable form."""
-        return {"status": self.status, "changed": self.changed, "message": self.message, **self.facts}
+        outcome = {"status": self.status, "changed": self.changed, "message": self.message, **self.facts}
+        scrubbed: dict[str, Any] = scrub_all(outcome)
+        return scrubbed
 
 
 @dataclass(frozen=True)
@@ -2661,7 +2672,7 @@ def prepare(http: Http, budget: Budget, log: Log, environ: Mapping[str, str]) ->
 
 def _print(outcome: dict[str, Any]) -> None:
     try:
-        sys.stdout.write(scrub(json.dumps(outcome)) + "\n")
+        sys.stdout.write(json.dumps(outcome) + "\n")
         sys.stdout.flush()
     except (OSError, ValueError, AttributeError):
         # Nobody reads: the exit status still has to tell. Python would replace it when it flushes at exit.

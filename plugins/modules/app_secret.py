@@ -193,6 +193,16 @@ verified:
   type: bool
   returned: when a secret was made
   sample: true
+previous_expires:
+  description: When the secret that the record named before ends, as the record says it.
+  type: str
+  returned: when the application was found
+  sample: "2026-12-01T16:00:22Z"
+secrets_before:
+  description: The ends of the application's secrets before the run, by key id.
+  type: dict
+  returned: when the application was found
+  sample: {99dcc009-52ac-471c-9be3-d5e9585e3ce2: "2026-12-01T16:00:22.3926920Z"}
 removed:
   description: The key ids of the secrets that were removed.
   type: list
@@ -355,13 +365,13 @@ def main() -> t.NoReturn:
         budget.shielded = True
     except Exception as bug:
         module.fail_json(msg=scrub(f"a bug: {type(bug).__name__}: {bug}"), status="error", steps=log.steps)
-    result = {"status": outcome.status, "changed": outcome.changed, "steps": log.steps, **outcome.facts}
-    result.pop("secrets_before", None)
-    if module._diff and "secrets_before" in outcome.facts:
+    result = {**outcome.as_dict(), "steps": log.steps}
+    result["msg"] = result.pop("message")
+    if module._diff and "secrets_before" in result:
         result["diff"] = diff(outcome)
     if outcome.exit_status:
-        module.fail_json(msg=outcome.message, **result)
-    module.exit_json(msg=outcome.message, **result)
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ class Application:
 
 def new_text() -> str:
     """A secret's text as Entra makes it: 16 to 64 characters."""
-    return "".join(secrets.choice(SECRET_ALPHABET) for _ in range(secrets.choice(range(32, 45))))
+    return "".join(secrets.choice(SECRET_ALPHABET) for _number in range(secrets.choice(range(32, 45))))
 
 
 class Directory:

@@ -108,6 +108,10 @@ class Entra:
         """What this access token stands for, None when it was never issued."""
         return self._grants.get(token)
 
+    def issued(self) -> list[str]:
+        """Every access token that was ever issued."""
+        return list(self._grants)
+
     def operation(self, request: Request) -> Operation:
         """Discovery or a token request; the subject of the latter is the client id."""
         discovery, token = DISCOVERY.fullmatch(request.path), TOKEN.fullmatch(request.path)
@@ -127,7 +131,7 @@ class Entra:
 
     def _discovery(self, tenant: str) -> Response:
         if not self._is_here(tenant):
-            status, _, text = AADSTS[90002]
+            status, _error, text = AADSTS[90002]
             return self._error(status, "invalid_tenant", 90002, text.format(tenant=tenant))
         root = f"{self.url}/{tenant}"
         return Response.of(

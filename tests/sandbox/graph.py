@@ -108,7 +108,7 @@ class Graph:
         raise Refusal(self.error(request, status, code, message, **extra))
 
     def _authenticate(self, request: Request) -> Grant:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        scheme, _space, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             self._refuse(request, 401, "InvalidAuthenticationToken", "Access token is empty.")
         grant = self.entra.grant(token)

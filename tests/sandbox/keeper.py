@@ -90,7 +90,7 @@ class Keeper:
             wrapped = unb64(headers.get("TransmissionKey") or "")
             key = crypto.unseal_for(wrapped, self.vault.server)
             payload = json.loads(unseal(request.body, key))
-            scheme, _, signature = (headers.get("Authorization") or "").partition(" ")
+            scheme, _space, signature = (headers.get("Authorization") or "").partition(" ")
             signed = unb64(signature)
         except (crypto.Undecipherable, ValueError):
             self._refuse(request, 400, "bad_request", "Unable to decrypt the request")
@@ -325,7 +325,7 @@ def _form(request: Request) -> dict[str, bytes]:
     boundary = (request.headers.get("Content-Type") or "").partition("boundary=")[2].strip('"').encode()
     parts: dict[str, bytes] = {}
     for part in request.body.split(b"--" + boundary)[1:-1] if boundary else []:
-        head, _, content = part.partition(b"\r\n\r\n")
+        head, _blank, content = part.partition(b"\r\n\r\n")
         name = re.search(rb' name="([^"]*)"', head)
         if name:
             parts[name[1].decode()] = content[:-2]  # the line end before the next boundary is not content

@@ -138,6 +138,10 @@ class Sandbox:
         """A KSM client configuration of a device of its own; not bound, it holds a one-time token to bind with."""
         return self.vault.client_config(bound)
 
+    def issued_tokens(self) -> list[str]:
+        """Every access token that was issued, for tests that look for leaks."""
+        return self._entra.issued()
+
     def watch(self, callback: Callable[[Sandbox, Entry], Any]) -> None:
         """Call back after every change of either store, with the state locked; what it raises, `stop` raises."""
         self.state.watch(lambda entry: callback(self, entry))

@@ -178,7 +178,7 @@ class Entra:
         except MsalServiceError:
             answer = {}
         except (ValueError, KeyError, TypeError) as problem:
-            if identity.certificate and transport.last is None:
+            if identity.certificate and (transport.last is None or transport.last.status == 200):
                 raise BadInput(
                     f"the certificate of {identity.source} cannot be used", type(problem).__name__, "check the PEM file"
                 ) from None

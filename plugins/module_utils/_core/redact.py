@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, quote_plus
 from weakref import WeakSet
 
@@ -72,6 +73,15 @@ def scrub(text: str) -> str:
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)
     return _NAMED.sub(r"\1" + MASK, _TOKEN.sub(MASK, text))
+
+
+def scrub_all(value: Any) -> Any:
+    """Return JSON data with every text in it scrubbed."""
+    if isinstance(value, dict):
+        return {key: scrub_all(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [scrub_all(item) for item in value]
+    return scrub(value) if isinstance(value, str) else value
 
 
 class Log:

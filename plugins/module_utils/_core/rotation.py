@@ -24,7 +24,7 @@ from .identity import Sources, choose
 from .making import Making
 from .plan import FINISH, NOTHING, Plan, Policy, Published, marker, plan, sort_out
 from .publishing import FIELD_APPLICATION, FIELD_EXPIRES, FIELD_KEY_ID, FIELD_SECRET, Publishing, Shown
-from .redact import Log, Secret
+from .redact import Log, Secret, scrub_all
 from .timing import CREATE, RESOLVE, RETIRE, UNDO, Budget
 from .vault import Vault, VaultRecord
 
@@ -41,7 +41,9 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the machine-readable form."""
-        return {"status": self.status, "changed": self.changed, "message": self.message, **self.facts}
+        outcome = {"status": self.status, "changed": self.changed, "message": self.message, **self.facts}
+        scrubbed: dict[str, Any] = scrub_all(outcome)
+        return scrubbed
 
 
 @dataclass(frozen=True)

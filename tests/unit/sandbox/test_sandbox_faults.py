@@ -121,7 +121,7 @@ def test_nth_and_times_count_matching_requests(sb: Sandbox, app: Application, gr
     assert statuses == [200, 200, 500, 200, 500, 200]
     assert len(sb.faults.fired) == 2
     sb.faults.add(Fault("*", times=None))
-    assert [graph.get(f"/{app.object_id}").status_code for _ in range(3)] == [500] * 3
+    assert [graph.get(f"/{app.object_id}").status_code for _number in range(3)] == [500] * 3
     sb.faults.clear()
     assert graph.get(f"/{app.object_id}").ok
 

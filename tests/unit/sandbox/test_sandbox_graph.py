@@ -182,7 +182,7 @@ def test_wishes_that_cannot_be_met(seeded: Seeded, graph: Any, credential: dict[
 @pytest.mark.parametrize("audience", ["AzureADandPersonalMicrosoftAccount", "PersonalMicrosoftAccount"])
 def test_personal_audiences_have_room_for_two(sb: Sandbox, seeded: Seeded, graph: Any, audience: str) -> None:
     app = sb.directory.add_application("personal", audience, owners=[seeded.admin.client_id])
-    answers = [graph.add(addresses(app)[0]) for _ in range(3)]
+    answers = [graph.add(addresses(app)[0]) for _number in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 400]
     assert "size of the object has exceeded its limit" in answers[2].json()["error"]["message"]
 
@@ -220,11 +220,11 @@ def test_replicas_disagree_for_a_while(sb: Sandbox, seeded: Seeded, graph: Any) 
     sb.directory.replicas, sb.directory.visible_after = 2, 1.5
     graph.add(address)
     time.sleep(0.8)
-    counts = [len(graph.get(address).json()["passwordCredentials"]) for _ in range(4)]
+    counts = [len(graph.get(address).json()["passwordCredentials"]) for _number in range(4)]
     assert sorted(counts) == [1, 1, 2, 2]
     assert counts[0] != counts[1] != counts[2]
     time.sleep(0.8)
-    assert {len(graph.get(address).json()["passwordCredentials"]) for _ in range(4)} == {2}
+    assert {len(graph.get(address).json()["passwordCredentials"]) for _number in range(4)} == {2}
 
 
 def test_what_is_not_there(sb: Sandbox, seeded: Seeded, graph: Any) -> None:

@@ -69,7 +69,7 @@ def test_records_on_stdin_have_labels_else_types_and_numbers_for_repeats(sb: San
         ],
     )
     sb.vault.attach_script(record, ECHO, credentials=[extra.uid])
-    _, records = rotate(sb, record.uid)
+    _run, records = rotate(sb, record.uid)
     assert [one["title"] for one in records] == ["Azure (contoso)", "extra", "billing-api"]
     assert records[0]["clientId"] == seeded.admin.client_id
     assert records[1] == {
@@ -87,7 +87,7 @@ def test_records_on_stdin_have_labels_else_types_and_numbers_for_repeats(sb: San
 def test_order_choice_and_replacement_of_the_records(sb: Sandbox, seeded: Seeded) -> None:
     record = seeded.records["crm-sync"]
     sb.vault.attach_script(record, ECHO)
-    _, records = rotate(sb, record.uid, order="user-first")
+    _run, records = rotate(sb, record.uid, order="user-first")
     assert [one["title"] for one in records] == ["crm-sync", "Azure (contoso)"]
     assert [one["title"] for one in rotate(sb, record.uid, include=("user",))[1]] == ["crm-sync"]
     assert len(rotate(sb, record.uid, order="shuffled")[1]) == 2
@@ -186,12 +186,12 @@ def test_many_clients_at_once(sb: Sandbox, seeded: Seeded, graph: Any, ksm: Call
     app, record = seeded.applications["billing-api"], seeded.records["billing-api"]
     headers = dict(graph.session.headers)
 
-    def add(_: int) -> bool:
+    def add(_number: int) -> bool:
         return requests.post(
             f"{graph.root}/applications/{app.object_id}/addPassword", json={}, headers=headers, timeout=60
         ).ok
 
-    def save(_: int) -> str:
+    def save(_number: int) -> str:
         manager = ksm()
         (copy,) = manager.get_secrets([record.uid])
         try:
