@@ -6,7 +6,7 @@
 """keeperpam.azure 0.1.0: rotates the client secret of a Microsoft Entra application, as a Keeper PAM Script.
 
 It needs Python 3.9 or newer and the packages:
-    msal>=1.31.0
+    msal>=1.32.0
     requests>=2.32.4
     keeper-secrets-manager-core>=17.3.0
 

@@ -57,6 +57,6 @@ options:
         E(AZURE_CLOUD_ENVIRONMENT), then V(AzureCloud).
     type: raw
 requirements:
-  - msal >= 1.31.0
+  - msal >= 1.32.0
   - requests >= 2.32.4
 """

@@ -1,0 +1,63 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every supported Python, with nothing but the runtime packages: the script, the module's core, its unit tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import CHECKOUT, make_world, run_script
+
+SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13")
+
+
+def find(version: str) -> str | None:
+    """Return the path of an interpreter of that version that runs, looking at PATH and below ~/.pyenv."""
+    found = [shutil.which(f"python{version}")]
+    found += sorted(str(path) for path in Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for path in filter(None, found):
+        done = subprocess.run([path, "-c", "import venv, ensurepip"], capture_output=True, check=False)
+        if done.returncode == 0:
+            return path
+    return None
+
+
+@pytest.fixture(scope="module", params=SUPPORTED)
+def python(request: pytest.FixtureRequest) -> str:
+    """Return the interpreter of an environment with the runtime packages, made once and kept in .cache."""
+    if not os.environ.get("KEEPERPAM_FULL"):
+        pytest.skip("needs minutes of installing the first time: set KEEPERPAM_FULL=1")
+    interpreter = find(request.param)
+    if interpreter is None:
+        pytest.skip(f"there is no Python {request.param} on this machine")
+    folder = CHECKOUT / ".cache" / "pythons" / request.param
+    stamp = folder / "installed.txt"
+    requirements = (CHECKOUT / "requirements.txt").read_text("utf-8")
+    if not stamp.is_file() or stamp.read_text("utf-8") != requirements:
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([interpreter, "-m", "venv", str(folder)], check=True)
+        install = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        packages = ["-r", str(CHECKOUT / "requirements.txt"), "pytest", "hypothesis"]
+        subprocess.run([*install, *packages], check=True)
+        stamp.write_text(requirements, "utf-8")
+    return str(folder / "bin" / "python")
+
+
+def test_the_script_rotates(python: str) -> None:
+    with make_world() as world:
+        result = run_script(world, python=python)
+        assert result.returncode == 0, result.stderr
+        assert world.agrees()
+        assert len(result.stderr.splitlines()) == len(set(result.stderr.splitlines()))
+
+
+def test_the_unit_tests_of_the_core_pass(python: str) -> None:
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CHECKOUT / "tests" / "unit" / "core")]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
