@@ -232,8 +232,9 @@ def _discard(line: str) -> None:
 # Time: every phase of a rotation has an end, and a signal ends it early.
 
 
-# Seconds that each phase may take: with a verify_timeout of 120 s, 285 s for a whole run, which RETIRE or UNDO ends.
-RESOLVE, CREATE, PUBLISH, RETIRE, UNDO = 45.0, 40.0, 45.0, 35.0, 35.0
+# Seconds that each phase may take: with a verify_timeout of 120 s, 295 s for a whole run. It ends with RETIRE and
+# REVIEW, or with UNDO.
+RESOLVE, MAKE_ROOM, CREATE, PUBLISH, RETIRE, REVIEW, UNDO = 45.0, 10.0, 40.0, 45.0, 30.0, 5.0, 35.0
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 # Calls and pauses end by themselves at the end of a phase; the alarm is for what does not look at the clock,
@@ -272,8 +273,8 @@ class Budget:
             raise OutOfTime("no time left to " + self._phase)
 
     def pause(self, seconds: float) -> None:
-        """Sleep; raise OutOfTime at once when the phase would end before."""
-        if seconds >= self.left():
+        """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
+        if seconds >= self.left() or seconds < 0:
             raise OutOfTime("no time left to " + self._phase)
         time.sleep(seconds)
 
@@ -394,9 +395,11 @@ def retry_after(reply: Reply, now: float | None = None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def pause_before(attempt: int, reply: Reply | None = None) -> float:
-    """Return the seconds to wait before attempt number ``attempt`` (2 is the first repetition)."""
-    asked = retry_after(reply) if reply is not None else None
+def pause_before(attempt: int, asked: float | None = None) -> float:
+    """Return the seconds to wait before attempt number ``attempt`` (2 is the first repetition), with some jitter.
+
+    ``asked`` is what the server wants to be waited for.
+    """
     if asked is not None:
         return asked + random.uniform(0.0, 0.25)
     return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (attempt - 2)) * random.uniform(0.75, 1.25)
@@ -447,7 +450,7 @@ class Http:
                 self._log.detail(f"{name}: HTTP {reply.status} after {time.monotonic() - started:.2f} s")
                 if attempt >= ATTEMPTS or retry is None or not retry(reply):
                     return reply
-                pause = pause_before(attempt + 1, reply)
+                pause = pause_before(attempt + 1, retry_after(reply))
                 if pause >= self._budget.left():
                     return reply
                 last = reply
@@ -1013,6 +1016,21 @@ def choose(sources: Sources) -> tuple[Identity, Cloud]:
     return identity, sources.cloud or _cloud(record) or _cloud(sources.configuration) or sources.default_cloud
 
 
+def admin_hints(sources: Sources, client_id: str) -> tuple[str, ...]:
+    """Return the hints (first three characters) of secrets of the application ``client_id`` itself that are kept
+    elsewhere than in its own record, and that an admin application signs in with: they are not to be removed, whichever
+    of the sources this run uses."""
+    held = [(identity.client_id, identity.secret) for identity in (sources.explicit, sources.fallback) if identity]
+    holders: list[tuple[Labelled, Sequence[str], Sequence[str]]] = [
+        (record, ("application_client_id",), ("client_secret",)) for record in sources.attached
+    ]
+    if sources.configuration is not None:
+        holders.append((sources.configuration, _CLIENT_ID, _CLIENT_SECRET))
+    held += [(record.get(*name), Secret(record.get(*secret))) for record, name, secret in holders]
+    same = [secret for name, secret in held if name.strip().lower() == client_id and secret]
+    return tuple(secret.reveal()[:3] for secret in same)
+
+
 def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
     if sources.explicit:
         return sources.explicit, None
@@ -1280,8 +1298,10 @@ class Graph:
         retry: Callable[[Reply], bool] | None,
     ) -> Reply:
         for fresh in (False, True):
-            if fresh or self._token is None:
+            if self._token is None:
                 self._token = self._sign_in()
+            elif fresh:
+                self._token = self._sign_in_again()
             headers = {
                 "Authorization": "Bearer " + self._token.reveal(),
                 "Content-Type": "application/json",
@@ -1302,6 +1322,12 @@ class Graph:
         if reply.status // 100 == 2:
             return reply
         raise self._problem(reply)
+
+    def _sign_in_again(self) -> Secret:
+        try:
+            return self._sign_in()
+        except Refused as problem:
+            raise NotDone(f"Graph does not accept the token any more; {problem.message}", status=401) from None
 
     def _problem(self, reply: Reply) -> NotDone:
         error = reply.json().get("error")
@@ -1486,11 +1512,11 @@ class Plan:
     make_room: tuple[Credential, ...] = ()
 
 
-def plan(policy: Policy, published: Published, application: Application, admin_hint: str | None = None) -> Plan:
+def plan(policy: Policy, published: Published, application: Application, admin_hints: Sequence[str] = ()) -> Plan:
     """Say what is to be done, and why. Raises Refused for what would fail, before anything changes.
 
-    ``admin_hint`` is the hint of the admin application's own secret where the application is the admin application
-    and that secret lives in another record, empty where it is unknown; otherwise None.
+    ``admin_hints`` are the hints of the application's secrets that an admin application signs in with from another
+    record, where the application is an admin application.
     """
     if not published.editable:
         raise Refused(
@@ -1503,7 +1529,7 @@ def plan(policy: Policy, published: Published, application: Application, admin_h
     if due is None:
         current = application.credential(published.key_id)
         retire, keep = sort_out(
-            policy, published, application.credentials, current, (), admin_hint, application.read_at
+            policy, published, application.credentials, current, (), admin_hints, application.read_at
         )
         reason = f"the secret {published.key_id} is valid until {current.end_text if current else '?'}"
         if retire:
@@ -1511,7 +1537,7 @@ def plan(policy: Policy, published: Published, application: Application, admin_h
         return Plan(NOTHING, reason, end, (), tuple(keep))
     room = _room(published, application)
     before = [credential.key_id for credential in application.credentials]
-    retire, keep = sort_out(policy, published, application.credentials, None, before, admin_hint, application.read_at)
+    retire, keep = sort_out(policy, published, application.credentials, None, before, admin_hints, application.read_at)
     return Plan(ROTATE, due, end, tuple(retire), tuple(keep), room)
 
 
@@ -1559,7 +1585,7 @@ def sort_out(
     listed: Iterable[Credential],
     new: Credential | None,
     before: Iterable[str],
-    admin_hint: str | None,
+    admin_hints: Sequence[str],
     now: datetime,
 ) -> tuple[list[Credential], list[Kept]]:
     """Return the secrets to remove (oldest first) and those to keep, out of ``listed``.
@@ -1582,7 +1608,7 @@ def sort_out(
         orphan = is_orphan(item, published, current)
         if new is not None and ours and item.display_name == new.display_name:
             retire.append(item)  # the answer to an earlier attempt of the same run was lost
-        elif admin_hint is not None and (item.hint == admin_hint if item.hint and admin_hint else not orphan):
+        elif admin_hints and (item.hint in admin_hints if item.hint else not orphan):
             keep.append(Kept(item.key_id, "the admin application signs in with it"))
         elif finishing and orphan:
             # Nothing is published in this run, so another run may still be about to publish it.
@@ -1663,7 +1689,7 @@ class Making:
                     if problem.certain:
                         raise failed from None
                     self._log.say(f"making a secret was not confirmed: {problem.why}")
-                    pause = problem.wait if problem.wait is not None else pause_before(attempt + 1)
+                    pause = pause_before(attempt + 1, problem.wait)
                     if attempt == _MAKES or pause >= self._budget.left():
                         raise failed from None
                     self._budget.pause(pause)
@@ -1730,13 +1756,19 @@ class Making:
         """
         unseen, attempt = 0.0, 1
         while unseen < _SETTLE:
-            if self._graph.remove_password(self._application, key_id):
-                return
-            pause = pause_before(min(attempt + 1, 4))
-            self._budget.pause(pause)
-            seen = self._graph.read(self._application).credential(key_id)
-            unseen = 0.0 if seen else unseen + pause
             attempt += 1
+            pause = pause_before(min(attempt, 4))
+            try:
+                if self._graph.remove_password(self._application, key_id):
+                    return
+                self._budget.pause(pause)
+                seen = self._graph.read(self._application).credential(key_id)
+            except NotDone as problem:
+                if problem.certain or pause >= self._budget.left():
+                    raise
+                self._budget.pause(pause)
+            else:
+                unseen = 0.0 if seen else unseen + pause
 
 
 # ---- vault ----------------------------------------------------------------------------------------------------------
@@ -1746,6 +1778,7 @@ class Making:
 try:
     from keeper_secrets_manager_core import SecretsManager
     from keeper_secrets_manager_core.configkeys import ConfigKeys
+    from keeper_secrets_manager_core.crypto import CryptoUtils
     from keeper_secrets_manager_core.dto.dtos import Folder as SdkFolder
     from keeper_secrets_manager_core.dto.dtos import Record as SdkRecord
     from keeper_secrets_manager_core.dto.payload import KSMHttpResponse
@@ -1889,7 +1922,14 @@ class Vault:
         try:
             self._app_key = base64.b64decode(configuration["appKey"])
             # In memory: the SDK's file storage rewrites, and may empty, the Gateway's file.
-            self._sdk = SecretsManager(config=InMemoryKeyValueStorage(json.dumps(dict(configuration))))
+            storage = InMemoryKeyValueStorage(json.dumps(dict(configuration)))
+            self._sdk = SecretsManager(config=storage)
+            # Keys that are damaged would show with the first call, as troubles with an answer.
+            CryptoUtils.der_base64_private_key_to_private_key(configuration["privateKey"])
+            CryptoUtils.encrypt_aes(b"", self._app_key)
+            SecretsManager.generate_transmission_key(
+                storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
+            )
         except Exception as problem:
             raise BadInput(
                 "the Keeper configuration cannot be used",
@@ -2226,6 +2266,80 @@ class Publishing:
             raise RolledBack(f"the record {record.uid} names another application now", todo="run it again")
 
 
+# ---- retiring -------------------------------------------------------------------------------------------------------
+# The old secrets at Graph: removed once their successor is published, as far as they may be.
+
+
+# Given the secrets that are listed and the time, those to remove and those to keep.
+Choice = Callable[[Sequence[Credential], datetime], "tuple[list[Credential], list[Kept]]"]
+
+
+class Retiring:
+    """The removal of one application's old secrets. ``kept`` are those that stay, known once ``retire`` has run."""
+
+    def __init__(
+        self, graph: Graph, application: Application, making: Making, choose: Choice, budget: Budget, log: Log
+    ) -> None:
+        self._graph, self._application, self._making = graph, application, making
+        self._choose, self._budget, self._log = choose, budget, log
+        self.kept: list[Kept] = []
+
+    def retire(self) -> None:
+        """Remove the old secrets, going by a fresh list. One that fails keeps no other from being removed.
+
+        Raises NotDone for the first that was not removed, RotationError where the admin application cannot sign in any
+        more, Stopped.
+        """
+        refusals: list[NotDone] = []
+        with self._budget.phase("remove the old secrets", RETIRE):
+            fresh = self._graph.read(self._application)
+            late = self._making.look() if self._making.unanswered() else []
+            # Reads lag behind writes: what either of the two lists shows is there, or was a moment ago.
+            listed = (*self._application.credentials, *fresh.credentials, *late)
+            old, self.kept = self._choose(listed, fresh.read_at)
+            for stays in self.kept:
+                self._log.say(f"keeping the secret {stays.key_id}: {stays.reason}")
+            for item in old:
+                try:
+                    self._remove(item)
+                except NotDone as refusal:
+                    self._log.say(f"the secret {item.key_id} was not removed: {refusal.why}")
+                    refusals.append(refusal)
+        if refusals:
+            raise refusals[0]
+
+    def _remove(self, item: Credential) -> None:
+        if item.key_id in self._making.removed:
+            return
+        if item.display_name == self._making.display_name:
+            self._making.remove_surely(item.key_id)
+        elif not self._graph.remove_password(self._application, item.key_id):
+            self._log.say(f"the secret {item.key_id} was gone already")
+            return
+        self._log.say(f"removed the secret {item.key_id}")
+        self._making.removed.append(item.key_id)
+
+    def remaining(self) -> list[str] | None:
+        """Return the key ids that are left after ``retire`` has failed; None where that is not to be had.
+
+        A removal whose answer was lost has taken effect more often than not.
+        """
+        if self._making.unanswered():
+            return None
+        try:
+            with self._budget.phase("see what remains", REVIEW):
+                fresh = self._graph.read(self._application)
+        except (NotDone, RotationError, Stopped) as problem:
+            self._log.detail(f"what remains is not known: {problem}")
+            return None
+        listed = {item.key_id for item in fresh.credentials}
+        removed = self._making.removed
+        gone = [item.key_id for item in self._application.credentials if item.key_id not in listed]
+        removed += [key_id for key_id in gone if key_id not in removed]
+        old, self.kept = self._choose(fresh.credentials, fresh.read_at)
+        return [item.key_id for item in old]
+
+
 # ---- rotation -------------------------------------------------------------------------------------------------------
 # The rotation of one application: create, prove, publish, retire; and the way back from every step.
 #
@@ -2322,18 +2436,19 @@ class Rotation:
         facts["previous_key_id"] = self._published.key_id
         facts["previous_expires"] = self._record.value(FIELD_EXPIRES)
         facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
-        self._admin_hint = _admin_hint(self._identity, app, self._record)
-        self._plan: Plan = plan(self._policy, self._published, app, self._admin_hint)
+        self._admin_hints = admin_hints(task.sources, app.client_id)
+        self._plan: Plan = plan(self._policy, self._published, app, self._admin_hints)
         log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
         self._making = Making(self._graph, app, marker(self._record.uid, uuid.uuid4().hex), budget, log)
         self._publishing: Publishing | None = None
+        self._retiring = Retiring(self._graph, app, self._making, self._choose, budget, log)
         self._current: Credential | None = None  # what the vault shows and will show: ours, once it is published
         self._complete = False
 
     def describe(self) -> Outcome:
         """Say what would be done."""
         todo, name = self._plan, self._application.display_name
-        self._tell_kept(todo.keep)
+        self._facts["kept"] = _as_facts(todo.keep)
         self._facts["would_remove"] = [item.key_id for item in todo.make_room + todo.retire]
         if todo.action == NOTHING:
             return self._unchanged()
@@ -2361,7 +2476,7 @@ class Rotation:
             if self._identity.record_uid == self._record.uid:
                 # A token may have to be fetched again after the secret that it came from is removed.
                 self._identity = replace(self._identity, secret=secret)
-        self._retire()
+        self._retiring.retire()
         self._complete = True
         return self._rotated()
 
@@ -2373,13 +2488,17 @@ class Rotation:
         if self._complete:
             return self._rotated()
         if self._current is not None:
-            raise self._incomplete(self._current, failure) from None
+            remaining = self._retiring.remaining()
+            if remaining == []:
+                return self._rotated()
+            raise self._incomplete(self._current, failure, remaining) from None
         raise self._undo(failure) from None
 
     def _rotated(self) -> Outcome:
         new = self._current
         key_id, end = (new.key_id, new.end_text) if new else ("", "")
         self._facts.update(key_id=key_id, expires=end, removed=self._making.removed)
+        self._facts["kept"] = _as_facts(self._retiring.kept)
         did = "was rotated" if self._plan.action != FINISH else "needed no new secret and was cleaned up"
         removed = len(self._making.removed)
         name = self._application.display_name
@@ -2393,17 +2512,12 @@ class Rotation:
         return self._entra.token(self._identity)
 
     def _unchanged(self) -> Outcome:
-        self._tell_kept(self._plan.keep)
+        self._facts["kept"] = _as_facts(self._plan.keep)
         current = self._application.credential(self._published.key_id)
         self._facts.update(key_id=self._published.key_id, expires=current.end_text if current else "")
         text = f"{self._application.display_name} needs no rotation: {self._plan.reason}."
         self._log.say(text)
         return Outcome("unchanged", 0, text, False, self._facts)
-
-    def _tell_kept(self, kept: Any) -> None:
-        self._facts["kept"] = [{"key_id": item.key_id, "reason": item.reason} for item in kept]
-        for item in kept:
-            self._log.say(f"keeping the secret {item.key_id}: {item.reason}")
 
     # -- forward
 
@@ -2411,7 +2525,7 @@ class Rotation:
         for item in self._plan.make_room:
             self._log.say(f"removing the secret {item.key_id} that an interrupted run left, to make room")
             try:
-                with self._budget.phase("make room for a new secret", CREATE):
+                with self._budget.phase("make room for a new secret", MAKE_ROOM):
                     self._graph.remove_password(self._application, item.key_id)
             except NotDone as problem:
                 raise Refused("no room could be made for a new secret", problem.why, problem.todo) from None
@@ -2440,59 +2554,22 @@ class Rotation:
                         )
                     if attempt == 1:
                         self._log.say(f"the secret does not sign in yet: {why}")
-                    self._budget.pause(pause_before(min(attempt, 4) + 1))
+                    # The last attempt is made shortly before the time is over.
+                    self._budget.pause(min(pause_before(min(attempt, 4) + 1), self._budget.left() - 0.5))
         except OutOfTime:
             pass
         raise RolledBack(
             f"the new secret of {name} did not sign in within {limit} s", why, "run it again, or raise verify_timeout"
         )
 
-    def _retire(self) -> None:
-        """Remove the old secrets, going by a fresh list. Raises Incomplete, Stopped, RotationError."""
-        new = self._current
-        if new is None:
-            return
-        failures: list[tuple[str, NotDone]] = []
-        with self._budget.phase("remove the old secrets", RETIRE):
-            try:
-                fresh = self._graph.read(self._application)
-                late = self._making.look() if self._making.unanswered() else []
-            except NotDone as problem:
-                raise self._incomplete(new, problem) from None
-            # Reads lag behind writes: what either of the two lists shows is there, or was a moment ago.
-            listed = (*self._application.credentials, *fresh.credentials, *late)
-            seen_before = self._application.credentials if self._plan.action != FINISH else ()
-            before = [item.key_id for item in seen_before]
-            retire, keep = sort_out(self._policy, self._published, listed, new, before, self._admin_hint, fresh.read_at)
-            self._tell_kept(keep)
-            for item in retire:
-                refusal = self._remove(item)
-                if refusal is not None:
-                    failures.append((item.key_id, refusal))
-        if failures:
-            raise self._incomplete(new, failures[0][1], [key_id for key_id, refusal in failures])
-
-    def _remove(self, item: Credential) -> NotDone | None:
-        if item.key_id in self._making.removed:
-            return None
-        try:
-            if item.display_name == self._making.display_name:
-                self._making.remove_surely(item.key_id)
-            elif not self._graph.remove_password(self._application, item.key_id):
-                self._log.say(f"the secret {item.key_id} was gone already")
-                return None
-        except NotDone as problem:
-            self._log.say(f"the secret {item.key_id} was not removed: {problem.why}")
-            return problem
-        self._log.say(f"removed the secret {item.key_id}")
-        self._making.removed.append(item.key_id)
-        return None
+    def _choose(self, listed: Sequence[Credential], now: datetime) -> tuple[list[Credential], list[Kept]]:
+        seen_before = self._application.credentials if self._plan.action != FINISH else ()
+        before = [item.key_id for item in seen_before]
+        return sort_out(self._policy, self._published, listed, self._current, before, self._admin_hints, now)
 
     # -- back
 
-    def _incomplete(self, new: Credential, why: BaseException, remaining: list[str] | None = None) -> Incomplete:
-        if isinstance(why, Incomplete):
-            return why
+    def _incomplete(self, new: Credential, why: BaseException, remaining: list[str] | None) -> Incomplete:
         removed = self._making.removed
         if remaining is None:
             remaining = [item.key_id for item in self._plan.retire if item.key_id not in removed]
@@ -2522,7 +2599,7 @@ class Rotation:
                 if self._publishing is not None and self._publishing.in_doubt():
                     shown = self._publishing.shown()
                     if shown is Shown.OURS and making.made is not None:
-                        return self._incomplete(making.made[0], failure)
+                        return self._incomplete(making.made[0], failure, None)
                     if shown is Shown.UNKNOWN:
                         return self._orphan(failure, "the vault may show it, so that it was left in place")
                 removed = making.undo()
@@ -2550,6 +2627,10 @@ class Rotation:
         )
 
 
+def _as_facts(kept: Sequence[Kept]) -> list[dict[str, str]]:
+    return [{"key_id": item.key_id, "reason": item.reason} for item in kept]
+
+
 def _why(failure: BaseException) -> str:
     if isinstance(failure, RotationError):
         return failure.what + (": " + failure.why if failure.why else "")
@@ -2570,13 +2651,6 @@ def _check_fields(record: VaultRecord, named: bool) -> None:
         raise unusable(
             f"it has no {FIELD_APPLICATION}", "enter the application's Object ID there (the client id will do)"
         )
-
-
-def _admin_hint(identity: Identity, application: Application, record: VaultRecord) -> str | None:
-    same = identity.client_id.strip().lower() == application.client_id
-    if not same or identity.secret is None or identity.record_uid == record.uid:
-        return None
-    return identity.secret.reveal()[:3]
 
 
 # ---- pam_script -----------------------------------------------------------------------------------------------------

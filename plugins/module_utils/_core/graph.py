@@ -216,8 +216,10 @@ class Graph:
         retry: Callable[[Reply], bool] | None,
     ) -> Reply:
         for fresh in (False, True):
-            if fresh or self._token is None:
+            if self._token is None:
                 self._token = self._sign_in()
+            elif fresh:
+                self._token = self._sign_in_again()
             headers = {
                 "Authorization": "Bearer " + self._token.reveal(),
                 "Content-Type": "application/json",
@@ -238,6 +240,12 @@ class Graph:
         if reply.status // 100 == 2:
             return reply
         raise self._problem(reply)
+
+    def _sign_in_again(self) -> Secret:
+        try:
+            return self._sign_in()
+        except Refused as problem:
+            raise NotDone(f"Graph does not accept the token any more; {problem.message}", status=401) from None
 
     def _problem(self, reply: Reply) -> NotDone:
         error = reply.json().get("error")

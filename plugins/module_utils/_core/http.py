@@ -94,9 +94,11 @@ def retry_after(reply: Reply, now: float | None = None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def pause_before(attempt: int, reply: Reply | None = None) -> float:
-    """Return the seconds to wait before attempt number ``attempt`` (2 is the first repetition)."""
-    asked = retry_after(reply) if reply is not None else None
+def pause_before(attempt: int, asked: float | None = None) -> float:
+    """Return the seconds to wait before attempt number ``attempt`` (2 is the first repetition), with some jitter.
+
+    ``asked`` is what the server wants to be waited for.
+    """
     if asked is not None:
         return asked + random.uniform(0.0, 0.25)
     return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (attempt - 2)) * random.uniform(0.75, 1.25)
@@ -147,7 +149,7 @@ class Http:
                 self._log.detail(f"{name}: HTTP {reply.status} after {time.monotonic() - started:.2f} s")
                 if attempt >= ATTEMPTS or retry is None or not retry(reply):
                     return reply
-                pause = pause_before(attempt + 1, reply)
+                pause = pause_before(attempt + 1, retry_after(reply))
                 if pause >= self._budget.left():
                     return reply
                 last = reply

@@ -40,6 +40,21 @@ def choose(sources: Sources) -> tuple[Identity, Cloud]:
     return identity, sources.cloud or _cloud(record) or _cloud(sources.configuration) or sources.default_cloud
 
 
+def admin_hints(sources: Sources, client_id: str) -> tuple[str, ...]:
+    """Return the hints (first three characters) of secrets of the application ``client_id`` itself that are kept
+    elsewhere than in its own record, and that an admin application signs in with: they are not to be removed, whichever
+    of the sources this run uses."""
+    held = [(identity.client_id, identity.secret) for identity in (sources.explicit, sources.fallback) if identity]
+    holders: list[tuple[Labelled, Sequence[str], Sequence[str]]] = [
+        (record, ("application_client_id",), ("client_secret",)) for record in sources.attached
+    ]
+    if sources.configuration is not None:
+        holders.append((sources.configuration, _CLIENT_ID, _CLIENT_SECRET))
+    held += [(record.get(*name), Secret(record.get(*secret))) for record, name, secret in holders]
+    same = [secret for name, secret in held if name.strip().lower() == client_id and secret]
+    return tuple(secret.reveal()[:3] for secret in same)
+
+
 def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
     if sources.explicit:
         return sources.explicit, None

@@ -58,7 +58,7 @@ class Making:
                     if problem.certain:
                         raise failed from None
                     self._log.say(f"making a secret was not confirmed: {problem.why}")
-                    pause = problem.wait if problem.wait is not None else pause_before(attempt + 1)
+                    pause = pause_before(attempt + 1, problem.wait)
                     if attempt == _MAKES or pause >= self._budget.left():
                         raise failed from None
                     self._budget.pause(pause)
@@ -125,10 +125,16 @@ class Making:
         """
         unseen, attempt = 0.0, 1
         while unseen < _SETTLE:
-            if self._graph.remove_password(self._application, key_id):
-                return
-            pause = pause_before(min(attempt + 1, 4))
-            self._budget.pause(pause)
-            seen = self._graph.read(self._application).credential(key_id)
-            unseen = 0.0 if seen else unseen + pause
             attempt += 1
+            pause = pause_before(min(attempt, 4))
+            try:
+                if self._graph.remove_password(self._application, key_id):
+                    return
+                self._budget.pause(pause)
+                seen = self._graph.read(self._application).credential(key_id)
+            except NotDone as problem:
+                if problem.certain or pause >= self._budget.left():
+                    raise
+                self._budget.pause(pause)
+            else:
+                unseen = 0.0 if seen else unseen + pause

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -111,11 +111,11 @@ class Plan:
     make_room: tuple[Credential, ...] = ()
 
 
-def plan(policy: Policy, published: Published, application: Application, admin_hint: str | None = None) -> Plan:
+def plan(policy: Policy, published: Published, application: Application, admin_hints: Sequence[str] = ()) -> Plan:
     """Say what is to be done, and why. Raises Refused for what would fail, before anything changes.
 
-    ``admin_hint`` is the hint of the admin application's own secret where the application is the admin application
-    and that secret lives in another record, empty where it is unknown; otherwise None.
+    ``admin_hints`` are the hints of the application's secrets that an admin application signs in with from another
+    record, where the application is an admin application.
     """
     if not published.editable:
         raise Refused(
@@ -128,7 +128,7 @@ def plan(policy: Policy, published: Published, application: Application, admin_h
     if due is None:
         current = application.credential(published.key_id)
         retire, keep = sort_out(
-            policy, published, application.credentials, current, (), admin_hint, application.read_at
+            policy, published, application.credentials, current, (), admin_hints, application.read_at
         )
         reason = f"the secret {published.key_id} is valid until {current.end_text if current else '?'}"
         if retire:
@@ -136,7 +136,7 @@ def plan(policy: Policy, published: Published, application: Application, admin_h
         return Plan(NOTHING, reason, end, (), tuple(keep))
     room = _room(published, application)
     before = [credential.key_id for credential in application.credentials]
-    retire, keep = sort_out(policy, published, application.credentials, None, before, admin_hint, application.read_at)
+    retire, keep = sort_out(policy, published, application.credentials, None, before, admin_hints, application.read_at)
     return Plan(ROTATE, due, end, tuple(retire), tuple(keep), room)
 
 
@@ -184,7 +184,7 @@ def sort_out(
     listed: Iterable[Credential],
     new: Credential | None,
     before: Iterable[str],
-    admin_hint: str | None,
+    admin_hints: Sequence[str],
     now: datetime,
 ) -> tuple[list[Credential], list[Kept]]:
     """Return the secrets to remove (oldest first) and those to keep, out of ``listed``.
@@ -207,7 +207,7 @@ def sort_out(
         orphan = is_orphan(item, published, current)
         if new is not None and ours and item.display_name == new.display_name:
             retire.append(item)  # the answer to an earlier attempt of the same run was lost
-        elif admin_hint is not None and (item.hint == admin_hint if item.hint and admin_hint else not orphan):
+        elif admin_hints and (item.hint in admin_hints if item.hint else not orphan):
             keep.append(Kept(item.key_id, "the admin application signs in with it"))
         elif finishing and orphan:
             # Nothing is published in this run, so another run may still be about to publish it.

@@ -12,20 +12,22 @@ whose save may still take effect is not removed.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
-from .entra import Entra, Identity, Proof
+from .entra import Entra, Proof
 from .errors import BadInput, Incomplete, Orphan, OutOfTime, Refused, RolledBack, RotationError, Stopped
-from .graph import Application, Credential, Graph, NotDone
+from .graph import Credential, Graph, NotDone
 from .http import Http, pause_before
-from .identity import Sources, choose
+from .identity import Sources, admin_hints, choose
 from .making import Making
-from .plan import FINISH, NOTHING, Plan, Policy, Published, marker, plan, sort_out
+from .plan import FINISH, NOTHING, Kept, Plan, Policy, Published, marker, plan, sort_out
 from .publishing import FIELD_APPLICATION, FIELD_EXPIRES, FIELD_KEY_ID, FIELD_SECRET, Publishing, Shown
 from .redact import Log, Secret, scrub_all
-from .timing import CREATE, RESOLVE, RETIRE, UNDO, Budget
+from .retiring import Retiring
+from .timing import MAKE_ROOM, RESOLVE, UNDO, Budget
 from .vault import Vault, VaultRecord
 
 
@@ -117,18 +119,19 @@ class Rotation:
         facts["previous_key_id"] = self._published.key_id
         facts["previous_expires"] = self._record.value(FIELD_EXPIRES)
         facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
-        self._admin_hint = _admin_hint(self._identity, app, self._record)
-        self._plan: Plan = plan(self._policy, self._published, app, self._admin_hint)
+        self._admin_hints = admin_hints(task.sources, app.client_id)
+        self._plan: Plan = plan(self._policy, self._published, app, self._admin_hints)
         log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
         self._making = Making(self._graph, app, marker(self._record.uid, uuid.uuid4().hex), budget, log)
         self._publishing: Publishing | None = None
+        self._retiring = Retiring(self._graph, app, self._making, self._choose, budget, log)
         self._current: Credential | None = None  # what the vault shows and will show: ours, once it is published
         self._complete = False
 
     def describe(self) -> Outcome:
         """Say what would be done."""
         todo, name = self._plan, self._application.display_name
-        self._tell_kept(todo.keep)
+        self._facts["kept"] = _as_facts(todo.keep)
         self._facts["would_remove"] = [item.key_id for item in todo.make_room + todo.retire]
         if todo.action == NOTHING:
             return self._unchanged()
@@ -156,7 +159,7 @@ class Rotation:
             if self._identity.record_uid == self._record.uid:
                 # A token may have to be fetched again after the secret that it came from is removed.
                 self._identity = replace(self._identity, secret=secret)
-        self._retire()
+        self._retiring.retire()
         self._complete = True
         return self._rotated()
 
@@ -168,13 +171,17 @@ class Rotation:
         if self._complete:
             return self._rotated()
         if self._current is not None:
-            raise self._incomplete(self._current, failure) from None
+            remaining = self._retiring.remaining()
+            if remaining == []:
+                return self._rotated()
+            raise self._incomplete(self._current, failure, remaining) from None
         raise self._undo(failure) from None
 
     def _rotated(self) -> Outcome:
         new = self._current
         key_id, end = (new.key_id, new.end_text) if new else ("", "")
         self._facts.update(key_id=key_id, expires=end, removed=self._making.removed)
+        self._facts["kept"] = _as_facts(self._retiring.kept)
         did = "was rotated" if self._plan.action != FINISH else "needed no new secret and was cleaned up"
         removed = len(self._making.removed)
         name = self._application.display_name
@@ -188,17 +195,12 @@ class Rotation:
         return self._entra.token(self._identity)
 
     def _unchanged(self) -> Outcome:
-        self._tell_kept(self._plan.keep)
+        self._facts["kept"] = _as_facts(self._plan.keep)
         current = self._application.credential(self._published.key_id)
         self._facts.update(key_id=self._published.key_id, expires=current.end_text if current else "")
         text = f"{self._application.display_name} needs no rotation: {self._plan.reason}."
         self._log.say(text)
         return Outcome("unchanged", 0, text, False, self._facts)
-
-    def _tell_kept(self, kept: Any) -> None:
-        self._facts["kept"] = [{"key_id": item.key_id, "reason": item.reason} for item in kept]
-        for item in kept:
-            self._log.say(f"keeping the secret {item.key_id}: {item.reason}")
 
     # -- forward
 
@@ -206,7 +208,7 @@ class Rotation:
         for item in self._plan.make_room:
             self._log.say(f"removing the secret {item.key_id} that an interrupted run left, to make room")
             try:
-                with self._budget.phase("make room for a new secret", CREATE):
+                with self._budget.phase("make room for a new secret", MAKE_ROOM):
                     self._graph.remove_password(self._application, item.key_id)
             except NotDone as problem:
                 raise Refused("no room could be made for a new secret", problem.why, problem.todo) from None
@@ -235,59 +237,22 @@ class Rotation:
                         )
                     if attempt == 1:
                         self._log.say(f"the secret does not sign in yet: {why}")
-                    self._budget.pause(pause_before(min(attempt, 4) + 1))
+                    # The last attempt is made shortly before the time is over.
+                    self._budget.pause(min(pause_before(min(attempt, 4) + 1), self._budget.left() - 0.5))
         except OutOfTime:
             pass
         raise RolledBack(
             f"the new secret of {name} did not sign in within {limit} s", why, "run it again, or raise verify_timeout"
         )
 
-    def _retire(self) -> None:
-        """Remove the old secrets, going by a fresh list. Raises Incomplete, Stopped, RotationError."""
-        new = self._current
-        if new is None:
-            return
-        failures: list[tuple[str, NotDone]] = []
-        with self._budget.phase("remove the old secrets", RETIRE):
-            try:
-                fresh = self._graph.read(self._application)
-                late = self._making.look() if self._making.unanswered() else []
-            except NotDone as problem:
-                raise self._incomplete(new, problem) from None
-            # Reads lag behind writes: what either of the two lists shows is there, or was a moment ago.
-            listed = (*self._application.credentials, *fresh.credentials, *late)
-            seen_before = self._application.credentials if self._plan.action != FINISH else ()
-            before = [item.key_id for item in seen_before]
-            retire, keep = sort_out(self._policy, self._published, listed, new, before, self._admin_hint, fresh.read_at)
-            self._tell_kept(keep)
-            for item in retire:
-                refusal = self._remove(item)
-                if refusal is not None:
-                    failures.append((item.key_id, refusal))
-        if failures:
-            raise self._incomplete(new, failures[0][1], [key_id for key_id, refusal in failures])
-
-    def _remove(self, item: Credential) -> NotDone | None:
-        if item.key_id in self._making.removed:
-            return None
-        try:
-            if item.display_name == self._making.display_name:
-                self._making.remove_surely(item.key_id)
-            elif not self._graph.remove_password(self._application, item.key_id):
-                self._log.say(f"the secret {item.key_id} was gone already")
-                return None
-        except NotDone as problem:
-            self._log.say(f"the secret {item.key_id} was not removed: {problem.why}")
-            return problem
-        self._log.say(f"removed the secret {item.key_id}")
-        self._making.removed.append(item.key_id)
-        return None
+    def _choose(self, listed: Sequence[Credential], now: datetime) -> tuple[list[Credential], list[Kept]]:
+        seen_before = self._application.credentials if self._plan.action != FINISH else ()
+        before = [item.key_id for item in seen_before]
+        return sort_out(self._policy, self._published, listed, self._current, before, self._admin_hints, now)
 
     # -- back
 
-    def _incomplete(self, new: Credential, why: BaseException, remaining: list[str] | None = None) -> Incomplete:
-        if isinstance(why, Incomplete):
-            return why
+    def _incomplete(self, new: Credential, why: BaseException, remaining: list[str] | None) -> Incomplete:
         removed = self._making.removed
         if remaining is None:
             remaining = [item.key_id for item in self._plan.retire if item.key_id not in removed]
@@ -317,7 +282,7 @@ class Rotation:
                 if self._publishing is not None and self._publishing.in_doubt():
                     shown = self._publishing.shown()
                     if shown is Shown.OURS and making.made is not None:
-                        return self._incomplete(making.made[0], failure)
+                        return self._incomplete(making.made[0], failure, None)
                     if shown is Shown.UNKNOWN:
                         return self._orphan(failure, "the vault may show it, so that it was left in place")
                 removed = making.undo()
@@ -345,6 +310,10 @@ class Rotation:
         )
 
 
+def _as_facts(kept: Sequence[Kept]) -> list[dict[str, str]]:
+    return [{"key_id": item.key_id, "reason": item.reason} for item in kept]
+
+
 def _why(failure: BaseException) -> str:
     if isinstance(failure, RotationError):
         return failure.what + (": " + failure.why if failure.why else "")
@@ -365,10 +334,3 @@ def _check_fields(record: VaultRecord, named: bool) -> None:
         raise unusable(
             f"it has no {FIELD_APPLICATION}", "enter the application's Object ID there (the client id will do)"
         )
-
-
-def _admin_hint(identity: Identity, application: Application, record: VaultRecord) -> str | None:
-    same = identity.client_id.strip().lower() == application.client_id
-    if not same or identity.secret is None or identity.record_uid == record.uid:
-        return None
-    return identity.secret.reveal()[:3]

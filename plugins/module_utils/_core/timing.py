@@ -15,8 +15,9 @@ from typing import Any
 
 from .errors import OutOfTime, Stopped
 
-# Seconds that each phase may take: with a verify_timeout of 120 s, 285 s for a whole run, which RETIRE or UNDO ends.
-RESOLVE, CREATE, PUBLISH, RETIRE, UNDO = 45.0, 40.0, 45.0, 35.0, 35.0
+# Seconds that each phase may take: with a verify_timeout of 120 s, 295 s for a whole run. It ends with RETIRE and
+# REVIEW, or with UNDO.
+RESOLVE, MAKE_ROOM, CREATE, PUBLISH, RETIRE, REVIEW, UNDO = 45.0, 10.0, 40.0, 45.0, 30.0, 5.0, 35.0
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 # Calls and pauses end by themselves at the end of a phase; the alarm is for what does not look at the clock,
@@ -55,8 +56,8 @@ class Budget:
             raise OutOfTime("no time left to " + self._phase)
 
     def pause(self, seconds: float) -> None:
-        """Sleep; raise OutOfTime at once when the phase would end before."""
-        if seconds >= self.left():
+        """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
+        if seconds >= self.left() or seconds < 0:
             raise OutOfTime("no time left to " + self._phase)
         time.sleep(seconds)
 

@@ -24,6 +24,7 @@ from .timing import Budget
 try:
     from keeper_secrets_manager_core import SecretsManager
     from keeper_secrets_manager_core.configkeys import ConfigKeys
+    from keeper_secrets_manager_core.crypto import CryptoUtils
     from keeper_secrets_manager_core.dto.dtos import Folder as SdkFolder
     from keeper_secrets_manager_core.dto.dtos import Record as SdkRecord
     from keeper_secrets_manager_core.dto.payload import KSMHttpResponse
@@ -167,7 +168,14 @@ class Vault:
         try:
             self._app_key = base64.b64decode(configuration["appKey"])
             # In memory: the SDK's file storage rewrites, and may empty, the Gateway's file.
-            self._sdk = SecretsManager(config=InMemoryKeyValueStorage(json.dumps(dict(configuration))))
+            storage = InMemoryKeyValueStorage(json.dumps(dict(configuration)))
+            self._sdk = SecretsManager(config=storage)
+            # Keys that are damaged would show with the first call, as troubles with an answer.
+            CryptoUtils.der_base64_private_key_to_private_key(configuration["privateKey"])
+            CryptoUtils.encrypt_aes(b"", self._app_key)
+            SecretsManager.generate_transmission_key(
+                storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
+            )
         except Exception as problem:
             raise BadInput(
                 "the Keeper configuration cannot be used",
