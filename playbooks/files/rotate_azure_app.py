@@ -25,6 +25,7 @@ import json
 import logging
 import math
 import os
+import platform
 import random
 import re
 import signal
@@ -40,6 +41,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum, IntEnum
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, IO, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 from weakref import WeakSet
@@ -792,6 +794,358 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
     return f"check {identity.source}"
 
 
+# ---- graph ----------------------------------------------------------------------------------------------------------
+# Microsoft Graph v1.0: an application's password credentials, read, added and removed.
+
+
+_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TIME = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
+_SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
+# "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
+_TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
+_CONCURRENT = "Directory_ConcurrencyViolation"
+
+
+def guid(text: str) -> str | None:
+    """Return the GUID in lower case, or None where the text is none (braces and space around it are accepted)."""
+    plain = text.strip().strip("{}").lower()
+    return plain if _GUID.fullmatch(plain) else None
+
+
+def parse_time(text: Any) -> datetime | None:
+    """Return the time of an OData DateTimeOffset, in UTC; None for nothing or anything else.
+
+    Graph writes seven fractional digits or none, which ``datetime.fromisoformat`` reads from Python 3.11 on only.
+    """
+    match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return None
+    seconds, fraction, zone = match.groups()
+    zone = "+00:00" if zone is None or zone.upper() == "Z" else zone
+    try:
+        return datetime.fromisoformat(f"{seconds.upper()}.{(fraction or '0')[:6]:<06}{zone}").astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+@dataclass(frozen=True)
+class Credential:
+    """One passwordCredential of an application. ``hint`` is the first three characters of the secret."""
+
+    key_id: str
+    display_name: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+    end_text: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Application:
+    """An application as one read of Graph has shown it; ``read_at`` is the server's time of that read."""
+
+    object_id: str
+    client_id: str
+    display_name: str
+    two_secrets: bool
+    credentials: tuple[Credential, ...]
+    read_at: datetime
+
+    def credential(self, key_id: str) -> Credential | None:
+        """Return the credential with that key id, compared without case."""
+        wanted = key_id.strip().lower()
+        return next((credential for credential in self.credentials if credential.key_id == wanted), None)
+
+
+class NotDone(Exception):
+    """A call of Graph did not succeed. ``why`` and ``todo`` are for people.
+
+    ``certain`` tells that Graph has refused; otherwise the call may have taken effect, or may do so later.
+    ``busy`` tells that by Graph's words the call was not carried out, and may be later. ``status`` is that of the
+    HTTP answer, 0 where there was none. ``wait`` is the pause in seconds that Graph asked for.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        todo: str = "",
+        *,
+        certain: bool = True,
+        busy: bool = False,
+        status: int = 0,
+        wait: float | None = None,
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.todo = todo
+        self.certain = certain
+        self.busy = busy
+        self.status = status
+        self.wait = wait
+
+
+class Graph:
+    """The applications of one tenant, as one admin application may see them.
+
+    ``sign_in`` returns a fresh access token; it is asked once at first and again after a 401.
+    """
+
+    def __init__(self, http: Http, root: str, admin: str, sign_in: Callable[[], Secret], log: Log) -> None:
+        self._http = http
+        self._root = root + "/v1.0"
+        self._admin = admin
+        self._sign_in = sign_in
+        self._log = log
+        self._token: Secret | None = None
+
+    def find(self, identifier: str, client_id_first: bool = False) -> Application:
+        """Return the application with that object id or client id.
+
+        Keeper's page mixes the two up, so both are tried. Not by ``$filter``: that is refused to an admin application
+        with Application.ReadWrite.OwnedBy (https://learn.microsoft.com/graph/permissions-reference). Raises BadInput
+        for what is no GUID, Refused.
+        """
+        wanted = guid(identifier)
+        if wanted is None:
+            raise BadInput(
+                f"{identifier!r} is neither an object id nor a client id",
+                todo="enter the Object ID of the app registration's overview page",
+            )
+        forms = [f"/{wanted}", f"(appId='{wanted}')"]
+        problems = []
+        for form in reversed(forms) if client_id_first else forms:
+            try:
+                return self._read(form)
+            except NotDone as refusal:
+                problems.append(refusal)
+                if refusal.status not in (400, 403, 404):
+                    break
+        problem = next((each for each in problems if each.status != 404), problems[-1])
+        if problem.status == 404:
+            raise Refused(
+                f"the application {wanted} was not found",
+                "Graph knows it neither as object id nor as client id in this tenant",
+                "check application_object_id, the tenant, and whether the app registration was deleted",
+            )
+        raise Refused(f"the application {wanted} could not be read", problem.why, problem.todo)
+
+    def read(self, application: Application) -> Application:
+        """Read the application afresh. Raises NotDone."""
+        return self._read("/" + application.object_id)
+
+    def _read(self, form: str) -> Application:
+        reply = self._call(
+            "GET", "/applications" + form, "read application", {"$select": _SELECT}, None, retry=_busy_or_garbled
+        )
+        body = reply.json()
+        object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
+        if not object_id or not client_id:
+            raise NotDone("Graph's answer is no application", certain=False)
+        listed = body.get("passwordCredentials")
+        return Application(
+            object_id,
+            client_id,
+            str(body.get("displayName") or client_id),
+            str(body.get("signInAudience")).lower() in _TWO_SECRETS,
+            tuple(_credentials(listed if isinstance(listed, list) else [])),
+            _server_time(reply),
+        )
+
+    def add_password(self, application: Application, display_name: str, end: datetime) -> tuple[Credential, Secret]:
+        """Create a client secret once, without any repetition; Entra generates the value and shows it only here.
+
+        https://learn.microsoft.com/graph/api/application-addpassword. No startDateTime is sent: with a client's
+        clock that is ahead, the secret would not be valid yet. Raises NotDone.
+        """
+        wanted = {"displayName": display_name, "endDateTime": _format_time(end)}
+        body = {"passwordCredential": wanted}
+        reply = self._call(
+            "POST", f"/applications/{application.object_id}/addPassword", "add password", None, body, retry=None
+        )
+        answer = reply.json()
+        text = answer.get("secretText")
+        found = _credentials([answer])
+        if not found or not isinstance(text, str) or not text:
+            raise NotDone("Graph's answer to addPassword could not be read", certain=False)
+        credential = found[0]
+        if credential.end is None:
+            credential = Credential(
+                credential.key_id, credential.display_name, credential.start, end, wanted["endDateTime"]
+            )
+        return credential, Secret(text)
+
+    def remove_password(self, application: Application, key_id: str) -> bool:
+        """Remove a client secret; return False where Graph knows none with that key id.
+
+        https://learn.microsoft.com/graph/api/application-removepassword. Safe to repeat. An unknown key id is answered
+        with 400 and a text, for which no error code is documented. Raises NotDone.
+        """
+        body, path = {"keyId": key_id}, f"/applications/{application.object_id}/removePassword"
+        try:
+            self._call("POST", path, "remove password", None, body, retry=_again)
+        except NotDone as problem:
+            if problem.status == 400 and "no password credential found" in problem.why.lower():
+                return False
+            raise
+        return True
+
+    def roles(self) -> set[str] | None:
+        """Return the application permissions in the access token; None where it cannot be read (it is opaque)."""
+        token = self._token.reveal() if self._token else ""
+        try:
+            payload = token.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            return {str(role) for role in claims.get("roles", [])}
+        except (IndexError, ValueError, AttributeError, TypeError):
+            return None
+
+    def owns(self, application: Application) -> bool | None:
+        """Return whether the admin application's service principal owns the application, None if Graph does not say.
+
+        The call that Application.ReadWrite.OwnedBy allows: https://learn.microsoft.com/graph/permissions-reference.
+        """
+        path = f"/servicePrincipals(appId='{self._admin}')/ownedObjects"
+        query: dict[str, str] | None = {"$select": "id", "$top": "999"}
+        for page in range(20):
+            try:
+                reply = self._call("GET", path, f"owned objects, page {page + 1}", query, None, retry=_busy_or_garbled)
+            except NotDone:
+                return None
+            body = reply.json()
+            found = body.get("value")
+            if not isinstance(found, list):
+                return None
+            if any(isinstance(item, dict) and guid(str(item.get("id"))) == application.object_id for item in found):
+                return True
+            following = str(body.get("@odata.nextLink") or "")
+            if not following.startswith(self._root):
+                return False
+            path, query = following[len(self._root) :], None
+        return None
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        name: str,
+        query: Mapping[str, str] | None,
+        body: dict[str, Any] | None,
+        retry: Callable[[Reply], bool] | None,
+    ) -> Reply:
+        for fresh in (False, True):
+            if self._token is None:
+                self._token = self._sign_in()
+            elif fresh:
+                self._token = self._sign_in_again()
+            headers = {
+                "Authorization": "Bearer " + self._token.reveal(),
+                "Content-Type": "application/json",
+                # Graph's best practices: a GUID per request, to find it in Microsoft's logs.
+                "client-request-id": str(uuid.uuid4()),
+            }
+            data = None if body is None else json.dumps(body)
+            try:
+                url = self._root + path
+                reply = self._http.call(method, url, name=name, headers=headers, body=data, query=query, retry=retry)
+            except Unanswered as problem:
+                raise NotDone(
+                    f"Graph did not answer: {problem}", "check the network", certain=not problem.sent
+                ) from None
+            if reply.status != 401:
+                break
+            self._log.detail("Graph does not accept the token; signing in again")
+        if reply.status // 100 == 2:
+            return reply
+        raise self._problem(reply)
+
+    def _sign_in_again(self) -> Secret:
+        try:
+            return self._sign_in()
+        except Refused as problem:
+            raise NotDone(f"Graph does not accept the token any more; {problem.message}", status=401) from None
+
+    def _problem(self, reply: Reply) -> NotDone:
+        error = reply.json().get("error")
+        error = error if isinstance(error, dict) else {}
+        code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
+        if reply.status == 403:
+            why = f"{message or 'access denied'} ({code or reply.status})"
+            todo = (
+                f"grant Application.ReadWrite.OwnedBy to the admin application {self._admin}, consent to it, and make "
+                "its service principal an owner of the application"
+            )
+        elif code == "CredentialInvalidLifetimeAsPerAppPolicy":
+            todo = "lower lifetime_days to what the tenant's app management policy allows"
+        elif code == "CredentialTypeNotAllowedAsPerAppPolicy":
+            todo = "exempt the application from the policy, or let it use a certificate or a federated credential"
+        elif "size of the object has exceeded its limit" in message:
+            todo = "remove secrets, redirect URIs or other entries that the application does not need"
+        elif reply.status == 401:
+            todo = "check that the authority and the Graph endpoint belong to the same cloud"
+        certain = reply.status < 500 and reply.status not in (408, 409, 424, 429)
+        return NotDone(
+            why,
+            todo,
+            certain=certain,
+            busy=reply.status == 429 or code == _CONCURRENT,
+            status=reply.status,
+            wait=retry_after(reply),
+        )
+
+
+def _again(reply: Reply) -> bool:
+    error = reply.json().get("error")
+    return busy(reply) or (reply.status == 409 and isinstance(error, dict) and error.get("code") == _CONCURRENT)
+
+
+def _busy_or_garbled(reply: Reply) -> bool:
+    return _again(reply) or (reply.status == 200 and not reply.json())
+
+
+def _credentials(items: list[Any]) -> list[Credential]:
+    found = []
+    for item in items:
+        key_id = guid(str(item.get("keyId"))) if isinstance(item, dict) else None
+        if key_id is None:
+            continue
+        end = parse_time(item.get("endDateTime"))
+        end_text = str(item.get("endDateTime") or "")
+        if end is not None and not end_text.upper().endswith(("Z", "+00:00")):
+            end_text = _format_time(end)
+        found.append(
+            Credential(
+                key_id,
+                str(item.get("displayName") or ""),
+                parse_time(item.get("startDateTime")),
+                end,
+                end_text,
+                str(item.get("hint") or ""),
+            )
+        )
+    return found
+
+
+def _format_time(when: datetime) -> str:
+    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _server_time(reply: Reply) -> datetime:
+    """Graph's own clock: a lifetime counted on a host whose clock is ahead would exceed a policy's maximum."""
+    try:
+        return parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
+    except (TypeError, ValueError, IndexError):
+        return datetime.now(timezone.utc)
+
+
+def after(start: datetime, days: int) -> datetime:
+    """Return the time that many days later. Raises BadInput where the calendar ends before."""
+    try:
+        return start + timedelta(days=days)
+    except OverflowError:
+        raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None
+
+
 # ---- labels ---------------------------------------------------------------------------------------------------------
 # Labels of record fields, as people write them.
 
@@ -847,143 +1201,6 @@ class Labelled:
 
     def __repr__(self) -> str:
         return f"Labelled({self.uid!r}, {[label for label, value in self._pairs]!r})"
-
-
-# ---- gateway --------------------------------------------------------------------------------------------------------
-# The Keeper Gateway's side of a PAM Script: what it passes on stdin, and where its own configuration is.
-
-
-_TODO = "let the Gateway run the script, or pass it the line that the Gateway does"
-_LONGEST = 64 * 1024 * 1024
-# Text in the variable itself, or the path of a file; first that is there.
-_VARIABLES = (
-    ("GATEWAY_CONFIG", False),
-    ("GATEWAY_CONFIG_PATH", True),
-    ("KSM_CONFIG", False),
-    ("KSM_CONFIG_FILE", True),
-)
-_FILES = ("/etc/keeper-gateway/gateway-config.json", "~/.keeper/gateway-config.json")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the Gateway asks for. The passwords that it also passes are of no use here and are not kept."""
-
-    user_uid: str
-    provider_uid: str
-    records: tuple[Labelled, ...]
-
-    def configuration(self) -> Labelled | None:
-        """Return the PAM configuration, where it was passed."""
-        return next((record for record in self.records if record.uid and record.uid == self.provider_uid), None)
-
-    def attached(self) -> tuple[Labelled, ...]:
-        """Return the records attached to the script: neither the application's own nor the PAM configuration."""
-        return tuple(record for record in self.records if record.uid not in ("", self.user_uid, self.provider_uid))
-
-
-def read_request(stream: IO[bytes]) -> Request:
-    """Read the Gateway's line: base64 of a JSON object whose ``records`` is base64 of a JSON array.
-
-    https://docs.keeper.io/keeperpam/privileged-access-manager/password-rotation/post-rotation-scripts/parameters.
-    A record's keys are the labels of its fields, else their types. Raises BadInput.
-    """
-    line = b""
-    while not line.strip():
-        line = stream.readline(_LONGEST)
-        if not line:
-            raise BadInput("stdin is empty", todo=_TODO)
-    message = _decode(line, "stdin")
-    if not isinstance(message, dict):
-        raise BadInput("stdin holds no JSON object", todo=_TODO)
-    missing = [key for key in ("userRecordUid", "records") if key not in message]
-    if missing:
-        raise BadInput("stdin lacks " + " and ".join(missing), todo=_TODO)
-    records = message["records"]
-    if not isinstance(records, str):
-        raise BadInput("records on stdin is no text", todo=_TODO)
-    items = _decode(records.encode(), "records on stdin") if records.strip() else []
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
-    return Request(
-        _uid(message, "userRecordUid", required=True),
-        _uid(message, "providerRecordUid", required=False),
-        tuple(_labelled(item) for item in items),
-    )
-
-
-def _decode(data: bytes, what: str) -> Any:
-    text = data.strip()
-    if text.startswith(b"\xef\xbb\xbf"):  # PowerShell may put a byte order mark in front
-        text = text[3:]
-    try:
-        compact = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-        decoded = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
-    except (ValueError, binascii.Error):
-        raise BadInput(f"{what} is no base64", todo=_TODO) from None
-    try:
-        return json.loads(decoded.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        raise BadInput(f"{what} is base64, but not of JSON", todo=_TODO) from None
-
-
-def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
-    value = message.get(key)
-    if value is None and not required:
-        return ""
-    if not isinstance(value, str) or (required and not value.strip()):
-        raise BadInput(f"{key} on stdin is no record uid", todo=_TODO)
-    return value.strip()
-
-
-def _labelled(item: Mapping[str, Any]) -> Labelled:
-    pairs = [(str(key), value) for key, value in item.items() if key not in ("uid", "title")]
-    return Labelled(text_of(item.get("uid")), text_of(item.get("title")), pairs)
-
-
-def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | None = None) -> tuple[str, str]:
-    """Return the text of the Gateway's configuration, and where it was found.
-
-    It is read once and never opened for writing. The first source that is there counts: one that is there but cannot
-    be read is an error, no reason to go on to the next. Raises BadInput.
-    """
-    read = read or _read_file
-    for name, is_path in _VARIABLES:
-        value = environ.get(name, "").strip()
-        if value:
-            return (read(value), f"{value} ({name})") if is_path else (value, name)
-    looked: list[str] = []
-    for path in _FILES:
-        full = os.path.expanduser(path)
-        if not full.startswith("~") and _is_there(full):
-            return read(full), full
-        looked.append(path)
-    raise BadInput(
-        "no Keeper configuration was found",
-        "looked at " + ", ".join([name for name, is_path in _VARIABLES] + looked),
-        "set GATEWAY_CONFIG_PATH to the Gateway's configuration file",
-    )
-
-
-def _is_there(path: str) -> bool:
-    try:
-        os.stat(path)
-    except PermissionError:
-        return True  # in a folder that this user may not enter: worth an error, not silence
-    except OSError:
-        return False
-    return True
-
-
-def _read_file(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_LONGEST).decode("utf-8-sig")
-    except (OSError, ValueError) as problem:
-        why = getattr(problem, "strerror", None) or "it is no text"
-        raise BadInput(
-            f"the Keeper configuration {path} cannot be read", why, "run the script as the Gateway's user"
-        ) from None
 
 
 # ---- identity -------------------------------------------------------------------------------------------------------
@@ -1095,320 +1312,6 @@ def _cloud(record: Labelled | None) -> Cloud | None:
 
 def _name(record: Labelled) -> str:
     return f"the record {record.title!r} ({record.uid})" if record.title else f"the record {record.uid}"
-
-
-# ---- graph ----------------------------------------------------------------------------------------------------------
-# Microsoft Graph v1.0: an application's password credentials, read, added and removed.
-
-
-_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_TIME = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
-_SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
-# "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
-_TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
-_CONCURRENT = "Directory_ConcurrencyViolation"
-
-
-def guid(text: str) -> str | None:
-    """Return the GUID in lower case, or None where the text is none (braces and space around it are accepted)."""
-    plain = text.strip().strip("{}").lower()
-    return plain if _GUID.fullmatch(plain) else None
-
-
-def parse_time(text: Any) -> datetime | None:
-    """Return the time of an OData DateTimeOffset, in UTC; None for nothing or anything else.
-
-    Graph writes seven fractional digits or none, which ``datetime.fromisoformat`` reads from Python 3.11 on only.
-    """
-    match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
-    if match is None:
-        return None
-    seconds, fraction, zone = match.groups()
-    zone = "+00:00" if zone is None or zone.upper() == "Z" else zone
-    try:
-        return datetime.fromisoformat(f"{seconds.upper()}.{(fraction or '0')[:6]:<06}{zone}").astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
-
-
-@dataclass(frozen=True)
-class Credential:
-    """One passwordCredential of an application. ``hint`` is the first three characters of the secret."""
-
-    key_id: str
-    display_name: str = ""
-    start: datetime | None = None
-    end: datetime | None = None
-    end_text: str = ""
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Application:
-    """An application as one read of Graph has shown it; ``read_at`` is the server's time of that read."""
-
-    object_id: str
-    client_id: str
-    display_name: str
-    two_secrets: bool
-    credentials: tuple[Credential, ...]
-    read_at: datetime
-
-    def credential(self, key_id: str) -> Credential | None:
-        """Return the credential with that key id, compared without case."""
-        wanted = key_id.strip().lower()
-        return next((credential for credential in self.credentials if credential.key_id == wanted), None)
-
-
-class NotDone(Exception):
-    """A call of Graph did not succeed. ``why`` and ``todo`` are for people.
-
-    ``certain`` tells that Graph has refused; otherwise the call may have taken effect, or may do so later.
-    ``busy`` tells that by Graph's words the call was not carried out, and may be later. ``status`` is that of the
-    HTTP answer, 0 where there was none. ``wait`` is the pause in seconds that Graph asked for.
-    """
-
-    def __init__(
-        self,
-        why: str,
-        todo: str = "",
-        *,
-        certain: bool = True,
-        busy: bool = False,
-        status: int = 0,
-        wait: float | None = None,
-    ) -> None:
-        super().__init__(why)
-        self.why = why
-        self.todo = todo
-        self.certain = certain
-        self.busy = busy
-        self.status = status
-        self.wait = wait
-
-
-class Graph:
-    """The applications of one tenant, as one admin application may see them.
-
-    ``sign_in`` returns a fresh access token; it is asked once at first and again after a 401.
-    """
-
-    def __init__(self, http: Http, root: str, admin: str, sign_in: Callable[[], Secret], log: Log) -> None:
-        self._http = http
-        self._root = root + "/v1.0/applications"
-        self._admin = admin
-        self._sign_in = sign_in
-        self._log = log
-        self._token: Secret | None = None
-
-    def find(self, identifier: str, client_id_first: bool = False) -> Application:
-        """Return the application with that object id or client id.
-
-        Keeper's page mixes the two up, so both are tried. Not by ``$filter``: that is refused to an admin application
-        with Application.ReadWrite.OwnedBy (https://learn.microsoft.com/graph/permissions-reference). Raises BadInput
-        for what is no GUID, Refused.
-        """
-        wanted = guid(identifier)
-        if wanted is None:
-            raise BadInput(
-                f"{identifier!r} is neither an object id nor a client id",
-                todo="enter the Object ID of the app registration's overview page",
-            )
-        forms = [f"/{wanted}", f"(appId='{wanted}')"]
-        problems = []
-        for form in reversed(forms) if client_id_first else forms:
-            try:
-                return self._read(form)
-            except NotDone as refusal:
-                problems.append(refusal)
-                if refusal.status not in (400, 403, 404):
-                    break
-        problem = next((each for each in problems if each.status != 404), problems[-1])
-        if problem.status == 404:
-            raise Refused(
-                f"the application {wanted} was not found",
-                "Graph knows it neither as object id nor as client id in this tenant",
-                "check application_object_id, the tenant, and whether the app registration was deleted",
-            )
-        raise Refused(f"the application {wanted} could not be read", problem.why, problem.todo)
-
-    def read(self, application: Application) -> Application:
-        """Read the application afresh. Raises NotDone."""
-        return self._read("/" + application.object_id)
-
-    def _read(self, form: str) -> Application:
-        reply = self._call("GET", form, "read application", {"$select": _SELECT}, None, retry=_busy_or_garbled)
-        body = reply.json()
-        object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
-        if not object_id or not client_id:
-            raise NotDone("Graph's answer is no application", certain=False)
-        listed = body.get("passwordCredentials")
-        return Application(
-            object_id,
-            client_id,
-            str(body.get("displayName") or client_id),
-            str(body.get("signInAudience")).lower() in _TWO_SECRETS,
-            tuple(_credentials(listed if isinstance(listed, list) else [])),
-            _server_time(reply),
-        )
-
-    def add_password(self, application: Application, display_name: str, end: datetime) -> tuple[Credential, Secret]:
-        """Create a client secret once, without any repetition; Entra generates the value and shows it only here.
-
-        https://learn.microsoft.com/graph/api/application-addpassword. No startDateTime is sent: with a client's
-        clock that is ahead, the secret would not be valid yet. Raises NotDone.
-        """
-        wanted = {"displayName": display_name, "endDateTime": _format_time(end)}
-        body = {"passwordCredential": wanted}
-        reply = self._call("POST", f"/{application.object_id}/addPassword", "add password", None, body, retry=None)
-        answer = reply.json()
-        text = answer.get("secretText")
-        found = _credentials([answer])
-        if not found or not isinstance(text, str) or not text:
-            raise NotDone("Graph's answer to addPassword could not be read", certain=False)
-        credential = found[0]
-        if credential.end is None:
-            credential = Credential(
-                credential.key_id, credential.display_name, credential.start, end, wanted["endDateTime"]
-            )
-        return credential, Secret(text)
-
-    def remove_password(self, application: Application, key_id: str) -> bool:
-        """Remove a client secret; return False where Graph knows none with that key id.
-
-        https://learn.microsoft.com/graph/api/application-removepassword. Safe to repeat. An unknown key id is answered
-        with 400 and a text, for which no error code is documented. Raises NotDone.
-        """
-        body = {"keyId": key_id}
-        try:
-            self._call("POST", f"/{application.object_id}/removePassword", "remove password", None, body, retry=_again)
-        except NotDone as problem:
-            if problem.status == 400 and "no password credential found" in problem.why.lower():
-                return False
-            raise
-        return True
-
-    def _call(
-        self,
-        method: str,
-        form: str,
-        name: str,
-        query: Mapping[str, str] | None,
-        body: dict[str, Any] | None,
-        retry: Callable[[Reply], bool] | None,
-    ) -> Reply:
-        for fresh in (False, True):
-            if self._token is None:
-                self._token = self._sign_in()
-            elif fresh:
-                self._token = self._sign_in_again()
-            headers = {
-                "Authorization": "Bearer " + self._token.reveal(),
-                "Content-Type": "application/json",
-                # Graph's best practices: a GUID per request, to find it in Microsoft's logs.
-                "client-request-id": str(uuid.uuid4()),
-            }
-            data = None if body is None else json.dumps(body)
-            try:
-                url = self._root + form
-                reply = self._http.call(method, url, name=name, headers=headers, body=data, query=query, retry=retry)
-            except Unanswered as problem:
-                raise NotDone(
-                    f"Graph did not answer: {problem}", "check the network", certain=not problem.sent
-                ) from None
-            if reply.status != 401:
-                break
-            self._log.detail("Graph does not accept the token; signing in again")
-        if reply.status // 100 == 2:
-            return reply
-        raise self._problem(reply)
-
-    def _sign_in_again(self) -> Secret:
-        try:
-            return self._sign_in()
-        except Refused as problem:
-            raise NotDone(f"Graph does not accept the token any more; {problem.message}", status=401) from None
-
-    def _problem(self, reply: Reply) -> NotDone:
-        error = reply.json().get("error")
-        error = error if isinstance(error, dict) else {}
-        code, message = str(error.get("code") or ""), str(error.get("message") or "")
-        why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
-        if reply.status == 403:
-            why = f"{message or 'access denied'} ({code or reply.status})"
-            todo = (
-                f"grant Application.ReadWrite.OwnedBy to the admin application {self._admin}, consent to it, and make "
-                "its service principal an owner of the application"
-            )
-        elif code == "CredentialInvalidLifetimeAsPerAppPolicy":
-            todo = "lower lifetime_days to what the tenant's app management policy allows"
-        elif code == "CredentialTypeNotAllowedAsPerAppPolicy":
-            todo = "exempt the application from the policy, or let it use a certificate or a federated credential"
-        elif "size of the object has exceeded its limit" in message:
-            todo = "remove secrets, redirect URIs or other entries that the application does not need"
-        elif reply.status == 401:
-            todo = "check that the authority and the Graph endpoint belong to the same cloud"
-        certain = reply.status < 500 and reply.status not in (408, 409, 424, 429)
-        return NotDone(
-            why,
-            todo,
-            certain=certain,
-            busy=reply.status == 429 or code == _CONCURRENT,
-            status=reply.status,
-            wait=retry_after(reply),
-        )
-
-
-def _again(reply: Reply) -> bool:
-    error = reply.json().get("error")
-    return busy(reply) or (reply.status == 409 and isinstance(error, dict) and error.get("code") == _CONCURRENT)
-
-
-def _busy_or_garbled(reply: Reply) -> bool:
-    return _again(reply) or (reply.status == 200 and not reply.json())
-
-
-def _credentials(items: list[Any]) -> list[Credential]:
-    found = []
-    for item in items:
-        key_id = guid(str(item.get("keyId"))) if isinstance(item, dict) else None
-        if key_id is None:
-            continue
-        end = parse_time(item.get("endDateTime"))
-        end_text = str(item.get("endDateTime") or "")
-        if end is not None and not end_text.upper().endswith(("Z", "+00:00")):
-            end_text = _format_time(end)
-        found.append(
-            Credential(
-                key_id,
-                str(item.get("displayName") or ""),
-                parse_time(item.get("startDateTime")),
-                end,
-                end_text,
-                str(item.get("hint") or ""),
-            )
-        )
-    return found
-
-
-def _format_time(when: datetime) -> str:
-    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _server_time(reply: Reply) -> datetime:
-    """Graph's own clock: a lifetime counted on a host whose clock is ahead would exceed a policy's maximum."""
-    try:
-        return parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
-    except (TypeError, ValueError, IndexError):
-        return datetime.now(timezone.utc)
-
-
-def after(start: datetime, days: int) -> datetime:
-    """Return the time that many days later. Raises BadInput where the calendar ends before."""
-    try:
-        return start + timedelta(days=days)
-    except OverflowError:
-        raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None
 
 
 # ---- plan -----------------------------------------------------------------------------------------------------------
@@ -1642,135 +1545,6 @@ def _age(credential: Credential) -> tuple[float, str]:
     return (credential.start.timestamp() if credential.start else 0.0, credential.key_id)
 
 
-# ---- making ---------------------------------------------------------------------------------------------------------
-# The new secret at Graph: made once, found again where the answer was lost, and removed where it has to be.
-
-
-# How long Graph is watched for a secret whose making was not answered, and for one that it says it does not know.
-_LOOK = (0.0, 1.0, 2.0, 4.0)
-_SETTLE = 8.0
-_MAKES = 4
-
-
-class _Doubt(IntEnum):
-    """Whether Graph may hold a secret of this run whose value is lost."""
-
-    NONE = 0
-    ANSWERED_NO = 1
-    UNANSWERED = 2
-
-
-class Making:
-    """The secrets that one run makes, known by ``display_name``, which no other run has."""
-
-    def __init__(self, graph: Graph, application: Application, display_name: str, budget: Budget, log: Log) -> None:
-        self._graph, self._application, self.display_name = graph, application, display_name
-        self._budget, self._log = budget, log
-        self._doubt = _Doubt.NONE
-        self.tried = False
-        self.made: tuple[Credential, Secret] | None = None
-        self.removed: list[str] = []
-
-    def make(self, end: datetime) -> tuple[Credential, Secret]:
-        """Make one secret that is valid until ``end``. Raises Refused, Stopped.
-
-        addPassword is not idempotent: before it is repeated, what an unanswered attempt may have made is removed.
-        """
-        name = self._application.display_name
-        with self._budget.phase("create a secret", CREATE):
-            for attempt in range(1, _MAKES + 1):
-                self.tried, before, self._doubt = True, self._doubt, _Doubt.UNANSWERED
-                try:
-                    self.made = self._graph.add_password(self._application, self.display_name, end)
-                except NotDone as problem:
-                    failed = Refused(f"no new secret could be made for {name}", problem.why, problem.todo)
-                    if problem.certain or problem.busy:
-                        self._doubt = max(before, _Doubt.ANSWERED_NO if problem.status else _Doubt.NONE)
-                    if problem.certain:
-                        raise failed from None
-                    self._log.say(f"making a secret was not confirmed: {problem.why}")
-                    pause = pause_before(attempt + 1, problem.wait)
-                    if attempt == _MAKES or pause >= self._budget.left():
-                        raise failed from None
-                    self._budget.pause(pause)
-                    self._remove_unanswered()
-                else:
-                    self._doubt = before
-                    key_id = self.made[0].key_id
-                    self._log.say(f"made the secret {key_id}, valid until {self.made[0].end_text}")
-                    return self.made
-        raise AssertionError("unreachable")
-
-    def _remove_unanswered(self) -> None:
-        """Remove secrets of this run whose value is lost; whatever cannot be removed now is tried again later."""
-        try:
-            for item in self.look():
-                if self._graph.remove_password(self._application, item.key_id):
-                    self._log.say(f"removed the secret {item.key_id}, whose value was lost on the way")
-                    self.removed.append(item.key_id)
-        except NotDone as problem:
-            self._log.say(f"what was made without an answer is not removed yet: {problem.why}")
-
-    def unanswered(self) -> bool:
-        """Whether Graph may hold a secret of this run that has not shown yet."""
-        return self._doubt is _Doubt.UNANSWERED
-
-    def look(self) -> list[Credential]:
-        """Return this run's secrets other than the one in hand.
-
-        Where making one was not answered, watch Graph for some seconds, as reads lag behind writes. Raises NotDone.
-        """
-        key_id = self.made[0].key_id if self.made else ""
-        for pause in _LOOK if self.unanswered() else _LOOK[:1]:
-            if pause >= self._budget.left():
-                break
-            if pause:
-                self._budget.pause(pause)
-            seen = self._graph.read(self._application).credentials
-            found = [item for item in seen if item.display_name == self.display_name and item.key_id != key_id]
-            found = [item for item in found if item.key_id not in self.removed]
-            if found:
-                return found
-        return []
-
-    def undo(self) -> bool | None:
-        """Remove what this run made; return whether all of it is gone, None where nothing was found. Raises Stopped."""
-        found = [self.made[0].key_id] if self.made else []
-        try:
-            found += [item.key_id for item in self.look()] if self._doubt is not _Doubt.NONE else []
-            for key_id in found:
-                self.remove_surely(key_id)
-                self.removed.append(key_id)
-                self._log.say(f"removed the new secret {key_id}")
-        except NotDone as problem:
-            self._log.say(f"removing what was made did not succeed: {problem.why}")
-            # Graph has refused to make one, and no look can be had at what it has: its word counts.
-            return None if not found and self._doubt is _Doubt.ANSWERED_NO and not self.removed else False
-        return True if self.removed else None
-
-    def remove_surely(self, key_id: str) -> None:
-        """Remove a secret that was made moments ago. Raises NotDone.
-
-        Graph says that it does not know such a secret as long as the replica asked has not seen it: only when it
-        stays unseen for some seconds is it gone.
-        """
-        unseen, attempt = 0.0, 1
-        while unseen < _SETTLE:
-            attempt += 1
-            pause = pause_before(min(attempt, 4))
-            try:
-                if self._graph.remove_password(self._application, key_id):
-                    return
-                self._budget.pause(pause)
-                seen = self._graph.read(self._application).credential(key_id)
-            except NotDone as problem:
-                if problem.certain or pause >= self._budget.left():
-                    raise
-                self._budget.pause(pause)
-            else:
-                unseen = 0.0 if seen else unseen + pause
-
-
 # ---- vault ----------------------------------------------------------------------------------------------------------
 # Keeper records over Keeper Secrets Manager (KSM): read, and saved only where nobody was faster.
 
@@ -1849,6 +1623,10 @@ class VaultRecord:
         """Return the value of the field that ``set`` would write; empty where there is none."""
         item = _field(self.data, label)
         return text_of(item.get("value")) if item else ""
+
+    def has(self, label: str) -> bool:
+        """Whether there is such a field."""
+        return _field(self.data, label) is not None
 
     def unusable(self, label: str) -> str | None:
         """Return the type of the field when it cannot hold a text, else None."""
@@ -1969,16 +1747,20 @@ class Vault:
                 )
         return found
 
-    def save(self, record: VaultRecord) -> None:
+    def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
         """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
 
+        The files whose uids are in ``unlink`` are detached in the same step.
         A plain save: one with a transaction type would stay staged until somebody completes it, and the Gateway may
         hold a transaction of its own on the record.
         """
         record.sdk.dict = record.data
         record.sdk.raw_json = json.dumps(record.data)
+        self._confirmed(lambda: self._sdk.save(record.sdk, links_to_remove=list(unlink) or None))
+
+    def _confirmed(self, call: Callable[[], _T]) -> _T:
         try:
-            self._once(lambda: self._sdk.save(record.sdk))
+            return self._once(call)
         except _Answered as problem:
             raise NotSaved(
                 str(problem),
@@ -2266,6 +2048,151 @@ class Publishing:
             raise RolledBack(f"the record {record.uid} names another application now", todo="run it again")
 
 
+def check_fields(record: VaultRecord, named: bool) -> None:
+    """Raise BadInput where the fields cannot be used; ``named`` is whether the application is named elsewhere."""
+
+    def unusable(why: str, todo: str) -> BadInput:
+        return BadInput(f"the record {record.title!r} ({record.uid}) cannot be used", why, todo)
+
+    for label in (FIELD_APPLICATION, FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES):
+        kind = record.unusable(label)
+        if kind:
+            raise unusable(f"its field {label} is of type {kind}", "change the field to Text (Hidden for secrets)")
+    if not named and not record.value(FIELD_APPLICATION):
+        raise unusable(
+            f"it has no {FIELD_APPLICATION}", "enter the application's Object ID there (the client id will do)"
+        )
+
+
+# ---- making ---------------------------------------------------------------------------------------------------------
+# The new secret at Graph: made once, found again where the answer was lost, and removed where it has to be.
+
+
+# How long Graph is watched for a secret whose making was not answered, and for one that it says it does not know.
+_LOOK = (0.0, 1.0, 2.0, 4.0)
+_SETTLE = 8.0
+_MAKES = 4
+
+
+class _Doubt(IntEnum):
+    """Whether Graph may hold a secret of this run whose value is lost."""
+
+    NONE = 0
+    ANSWERED_NO = 1
+    UNANSWERED = 2
+
+
+class Making:
+    """The secrets that one run makes, known by ``display_name``, which no other run has."""
+
+    def __init__(self, graph: Graph, application: Application, display_name: str, budget: Budget, log: Log) -> None:
+        self._graph, self._application, self.display_name = graph, application, display_name
+        self._budget, self._log = budget, log
+        self._doubt = _Doubt.NONE
+        self.tried = False
+        self.made: tuple[Credential, Secret] | None = None
+        self.removed: list[str] = []
+
+    def make(self, end: datetime) -> tuple[Credential, Secret]:
+        """Make one secret that is valid until ``end``. Raises Refused, Stopped.
+
+        addPassword is not idempotent: before it is repeated, what an unanswered attempt may have made is removed.
+        """
+        name = self._application.display_name
+        with self._budget.phase("create a secret", CREATE):
+            for attempt in range(1, _MAKES + 1):
+                self.tried, before, self._doubt = True, self._doubt, _Doubt.UNANSWERED
+                try:
+                    self.made = self._graph.add_password(self._application, self.display_name, end)
+                except NotDone as problem:
+                    failed = Refused(f"no new secret could be made for {name}", problem.why, problem.todo)
+                    if problem.certain or problem.busy:
+                        self._doubt = max(before, _Doubt.ANSWERED_NO if problem.status else _Doubt.NONE)
+                    if problem.certain:
+                        raise failed from None
+                    self._log.say(f"making a secret was not confirmed: {problem.why}")
+                    pause = pause_before(attempt + 1, problem.wait)
+                    if attempt == _MAKES or pause >= self._budget.left():
+                        raise failed from None
+                    self._budget.pause(pause)
+                    self._remove_unanswered()
+                else:
+                    self._doubt = before
+                    key_id = self.made[0].key_id
+                    self._log.say(f"made the secret {key_id}, valid until {self.made[0].end_text}")
+                    return self.made
+        raise AssertionError("unreachable")
+
+    def _remove_unanswered(self) -> None:
+        """Remove secrets of this run whose value is lost; whatever cannot be removed now is tried again later."""
+        try:
+            for item in self.look():
+                if self._graph.remove_password(self._application, item.key_id):
+                    self._log.say(f"removed the secret {item.key_id}, whose value was lost on the way")
+                    self.removed.append(item.key_id)
+        except NotDone as problem:
+            self._log.say(f"what was made without an answer is not removed yet: {problem.why}")
+
+    def unanswered(self) -> bool:
+        """Whether Graph may hold a secret of this run that has not shown yet."""
+        return self._doubt is _Doubt.UNANSWERED
+
+    def look(self) -> list[Credential]:
+        """Return this run's secrets other than the one in hand.
+
+        Where making one was not answered, watch Graph for some seconds, as reads lag behind writes. Raises NotDone.
+        """
+        key_id = self.made[0].key_id if self.made else ""
+        for pause in _LOOK if self.unanswered() else _LOOK[:1]:
+            if pause >= self._budget.left():
+                break
+            if pause:
+                self._budget.pause(pause)
+            seen = self._graph.read(self._application).credentials
+            found = [item for item in seen if item.display_name == self.display_name and item.key_id != key_id]
+            found = [item for item in found if item.key_id not in self.removed]
+            if found:
+                return found
+        return []
+
+    def undo(self) -> bool | None:
+        """Remove what this run made; return whether all of it is gone, None where nothing was found. Raises Stopped."""
+        found = [self.made[0].key_id] if self.made else []
+        try:
+            found += [item.key_id for item in self.look()] if self._doubt is not _Doubt.NONE else []
+            for key_id in found:
+                self.remove_surely(key_id)
+                self.removed.append(key_id)
+                self._log.say(f"removed the new secret {key_id}")
+        except NotDone as problem:
+            self._log.say(f"removing what was made did not succeed: {problem.why}")
+            # Graph has refused to make one, and no look can be had at what it has: its word counts.
+            return None if not found and self._doubt is _Doubt.ANSWERED_NO and not self.removed else False
+        return True if self.removed else None
+
+    def remove_surely(self, key_id: str) -> None:
+        """Remove a secret that was made moments ago. Raises NotDone.
+
+        Graph says that it does not know such a secret as long as the replica asked has not seen it: only when it
+        stays unseen for some seconds is it gone.
+        """
+        unseen, attempt = 0.0, 1
+        while unseen < _SETTLE:
+            attempt += 1
+            pause = pause_before(min(attempt, 4))
+            try:
+                if self._graph.remove_password(self._application, key_id):
+                    return
+                self._budget.pause(pause)
+                seen = self._graph.read(self._application).credential(key_id)
+            except NotDone as problem:
+                if problem.certain or pause >= self._budget.left():
+                    raise
+                self._budget.pause(pause)
+            else:
+                unseen = 0.0 if seen else unseen + pause
+
+
 # ---- retiring -------------------------------------------------------------------------------------------------------
 # The old secrets at Graph: removed once their successor is published, as far as they may be.
 
@@ -2416,7 +2343,7 @@ class Rotation:
         self._budget, self._log, self._facts = budget, log, facts
         facts["record"] = self._record.uid
         self._identity, cloud = choose(task.sources)
-        _check_fields(self._record, bool(task.application))
+        check_fields(self._record, bool(task.application))
         identifier = task.application or self._record.value(FIELD_APPLICATION)
         self._follow = not task.application
         self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
@@ -2639,18 +2566,284 @@ def _why(failure: BaseException) -> str:
     return f"unexpected {type(failure).__name__}: {failure}"
 
 
-def _check_fields(record: VaultRecord, named: bool) -> None:
-    def unusable(why: str, todo: str) -> BadInput:
-        return BadInput(f"the record {record.title!r} ({record.uid}) cannot be used", why, todo)
+# ---- doctor ---------------------------------------------------------------------------------------------------------
+# A look at everything that a rotation needs, without changing anything.
 
-    for label in (FIELD_APPLICATION, FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES):
-        kind = record.unusable(label)
-        if kind:
-            raise unusable(f"its field {label} is of type {kind}", "change the field to Text (Hidden for secrets)")
-    if not named and not record.value(FIELD_APPLICATION):
-        raise unusable(
-            f"it has no {FIELD_APPLICATION}", "enter the application's Object ID there (the client id will do)"
-        )
+
+OK, WARNING, FAILURE = "ok", "warning", "failure"
+PACKAGES = ("requests", "msal", "keeper-secrets-manager-core")
+# Entra accepts no more than five minutes; a minute is what a host that keeps time is far below.
+LARGEST_SKEW = 60.0
+_ALL = {"Application.ReadWrite.All", "Directory.ReadWrite.All"}
+_OWNED = "Application.ReadWrite.OwnedBy"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one look has shown; ``todo`` is empty where all is well."""
+
+    name: str
+    level: str
+    text: str
+    todo: str = ""
+
+
+class Doctor:
+    """Looks at one thing after the other; a look that needs what an earlier one did not find is left out."""
+
+    def __init__(self, budget: Budget, log: Log) -> None:
+        self._budget, self._log = budget, log
+        self.checks: list[Check] = []
+        self._exit_status = 0
+
+    def examine(self, prepare: Callable[[], Task], http: Http) -> Outcome:
+        """Check everything for the task that ``prepare`` reads. It raises none of RotationError."""
+        self._add("packages", OK, f"Python {platform.python_version()}, {packages()} ({sys.executable})")
+        try:
+            with self._budget.phase("look at everything", RESOLVE):
+                self._examine(prepare, http)
+        except RotationError as problem:
+            self._exit_status = self._exit_status or problem.exit_status
+            self._add(
+                "rotation",
+                FAILURE,
+                problem.what + (f": {problem.why}" if problem.why else ""),
+                problem.todo or "remove the cause",
+            )
+        return self.outcome()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the checks as JSON data."""
+        return {"checks": [check.__dict__ for check in self.checks]}
+
+    def outcome(self) -> Outcome:
+        """Return what all looks together say."""
+        counts = {level: sum(check.level == level for check in self.checks) for level in (OK, WARNING, FAILURE)}
+        status = {0: "unchanged", BadInput.exit_status: "bad_input", Refused.exit_status: "refused"}[self._exit_status]
+        text = ", ".join(f"{count} {level}" for level, count in counts.items())
+        return Outcome(status, self._exit_status, f"checked, nothing was changed: {text}.", False, self.facts())
+
+    def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
+        check = Check(name, level, text, todo)
+        self.checks.append(check)
+        self._log.say(f"{level:8}{name}: {text}" + (f". Next: {todo}" if todo else ""))
+
+    def _examine(self, prepare: Callable[[], Task], http: Http) -> None:
+        task = prepare()
+        record = task.record
+        self._add("Keeper", OK, "the configuration is usable, the vault was read over trusted TLS")
+        self._fields(task)
+        identity, cloud = choose(task.sources)
+        entra = Entra(http, cloud, identity.tenant_id, self._budget, self._log)
+        graph = Graph(http, cloud.graph, identity.client_id, lambda: entra.token(identity), self._log)
+        identifier = task.application or record.value(FIELD_APPLICATION)
+        application = graph.find(identifier)
+        self._add("admin", OK, f"{identity.client_id} from {identity.source} signs in at {cloud.authority}")
+        text = f"{application.display_name}, object id {application.object_id}, client id {application.client_id}"
+        self._add("application", OK, f"{text}, {len(application.credentials)} secret(s)")
+        self._permission(graph, application)
+        self._clock(application)
+        self._current(entra, application, record.value(FIELD_SECRET))
+        secret = record.value(FIELD_SECRET)
+        published = Published(record.uid, record.value(FIELD_KEY_ID), secret[:3], record.editable)
+        todo = plan(task.policy, published, application, admin_hints(task.sources, application.client_id))
+        self._add("room", OK, "there is room for a new secret" + (", after an orphan" if todo.make_room else ""))
+
+    def _fields(self, task: Task) -> None:
+        record = task.record
+        check_fields(record, bool(task.application))
+        missing = [name for name in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES) if not record.has(name)]
+        note = f"; {', '.join(missing)} will be created" if missing else ""
+        if record.type != "pamUser":
+            note += f"; it is of type {record.type}, which the Gateway does not rotate"
+        self._add("record", WARNING if note else OK, f"{record.title!r} ({record.uid}) has usable fields{note}")
+        if record.editable:
+            self._add("edit right", OK, "the record may be edited")
+
+    def _permission(self, graph: Graph, application: Application) -> None:
+        roles = graph.roles()
+        if roles is None:
+            self._add("permission", WARNING, "the token does not show the permissions", "make sure of " + _OWNED)
+        elif roles & _ALL:
+            self._add("permission", OK, ", ".join(sorted(roles & _ALL)))
+        elif _OWNED not in roles:
+            self._exit_status = Refused.exit_status
+            todo = f"grant {_OWNED} to the admin application and consent to it"
+            self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles)) or 'none'}", todo)
+        else:
+            owns = graph.owns(application)
+            if owns is False:
+                self._exit_status = Refused.exit_status
+                todo = "make the admin application's service principal an owner of the application"
+                self._add("permission", FAILURE, f"{_OWNED}, but it does not own the application", todo)
+            elif owns is None:
+                self._add("permission", WARNING, f"{_OWNED}; Graph does not tell who owns the application")
+            else:
+                self._add("permission", OK, f"{_OWNED}, and it owns the application")
+
+    def _clock(self, application: Application) -> None:
+        skew = abs((application.read_at - datetime.now(timezone.utc)).total_seconds())
+        level = OK if skew <= LARGEST_SKEW else WARNING
+        todo = "" if level == OK else "let the host keep its time (NTP)"
+        self._add("clock", level, f"differs from Graph's by {skew:.0f} s", todo)
+
+    def _current(self, entra: Entra, application: Application, secret: str) -> None:
+        if not secret:
+            self._add("current secret", WARNING, "the record holds none yet")
+            return
+        proof, why = entra.prove(application.client_id, Secret(secret))
+        if proof is Proof.SIGNED_IN:
+            self._add("current secret", OK, "the vault's secret signs in")
+        else:
+            self._add("current secret", WARNING, f"the vault's secret does not sign in: {why}", "rotate it")
+
+
+def packages() -> str:
+    """Return the runtime packages with their versions."""
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} (version unknown)")
+    return ", ".join(found)
+
+
+# ---- gateway --------------------------------------------------------------------------------------------------------
+# The Keeper Gateway's side of a PAM Script: what it passes on stdin, and where its own configuration is.
+
+
+_TODO = "let the Gateway run the script, or pass it the line that the Gateway does"
+_LONGEST = 64 * 1024 * 1024
+# Text in the variable itself, or the path of a file; first that is there.
+_VARIABLES = (
+    ("GATEWAY_CONFIG", False),
+    ("GATEWAY_CONFIG_PATH", True),
+    ("KSM_CONFIG", False),
+    ("KSM_CONFIG_FILE", True),
+)
+_FILES = ("/etc/keeper-gateway/gateway-config.json", "~/.keeper/gateway-config.json")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the Gateway asks for. The passwords that it also passes are of no use here and are not kept."""
+
+    user_uid: str
+    provider_uid: str
+    records: tuple[Labelled, ...]
+
+    def configuration(self) -> Labelled | None:
+        """Return the PAM configuration, where it was passed."""
+        return next((record for record in self.records if record.uid and record.uid == self.provider_uid), None)
+
+    def attached(self) -> tuple[Labelled, ...]:
+        """Return the records attached to the script: neither the application's own nor the PAM configuration."""
+        return tuple(record for record in self.records if record.uid not in ("", self.user_uid, self.provider_uid))
+
+
+def read_request(stream: IO[bytes]) -> Request:
+    """Read the Gateway's line: base64 of a JSON object whose ``records`` is base64 of a JSON array.
+
+    https://docs.keeper.io/keeperpam/privileged-access-manager/password-rotation/post-rotation-scripts/parameters.
+    A record's keys are the labels of its fields, else their types. Raises BadInput.
+    """
+    line = b""
+    while not line.strip():
+        line = stream.readline(_LONGEST)
+        if not line:
+            raise BadInput("stdin is empty", todo=_TODO)
+    message = _decode(line, "stdin")
+    if not isinstance(message, dict):
+        raise BadInput("stdin holds no JSON object", todo=_TODO)
+    missing = [key for key in ("userRecordUid", "records") if key not in message]
+    if missing:
+        raise BadInput("stdin lacks " + " and ".join(missing), todo=_TODO)
+    records = message["records"]
+    if not isinstance(records, str):
+        raise BadInput("records on stdin is no text", todo=_TODO)
+    items = _decode(records.encode(), "records on stdin") if records.strip() else []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
+    return Request(
+        _uid(message, "userRecordUid", required=True),
+        _uid(message, "providerRecordUid", required=False),
+        tuple(_labelled(item) for item in items),
+    )
+
+
+def _decode(data: bytes, what: str) -> Any:
+    text = data.strip()
+    if text.startswith(b"\xef\xbb\xbf"):  # PowerShell may put a byte order mark in front
+        text = text[3:]
+    try:
+        compact = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+        decoded = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        raise BadInput(f"{what} is no base64", todo=_TODO) from None
+    try:
+        return json.loads(decoded.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise BadInput(f"{what} is base64, but not of JSON", todo=_TODO) from None
+
+
+def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
+    value = message.get(key)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str) or (required and not value.strip()):
+        raise BadInput(f"{key} on stdin is no record uid", todo=_TODO)
+    return value.strip()
+
+
+def _labelled(item: Mapping[str, Any]) -> Labelled:
+    pairs = [(str(key), value) for key, value in item.items() if key not in ("uid", "title")]
+    return Labelled(text_of(item.get("uid")), text_of(item.get("title")), pairs)
+
+
+def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | None = None) -> tuple[str, str]:
+    """Return the text of the Gateway's configuration, and where it was found.
+
+    It is read once and never opened for writing. The first source that is there counts: one that is there but cannot
+    be read is an error, no reason to go on to the next. Raises BadInput.
+    """
+    read = read or _read_file
+    for name, is_path in _VARIABLES:
+        value = environ.get(name, "").strip()
+        if value:
+            return (read(value), f"{value} ({name})") if is_path else (value, name)
+    looked: list[str] = []
+    for path in _FILES:
+        full = os.path.expanduser(path)
+        if not full.startswith("~") and _is_there(full):
+            return read(full), full
+        looked.append(path)
+    raise BadInput(
+        "no Keeper configuration was found",
+        "looked at " + ", ".join([name for name, is_path in _VARIABLES] + looked),
+        "set GATEWAY_CONFIG_PATH to the Gateway's configuration file",
+    )
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True  # in a folder that this user may not enter: worth an error, not silence
+    except OSError:
+        return False
+    return True
+
+
+def _read_file(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_LONGEST).decode("utf-8-sig")
+    except (OSError, ValueError) as problem:
+        why = getattr(problem, "strerror", None) or "it is no text"
+        raise BadInput(
+            f"the Keeper configuration {path} cannot be read", why, "run the script as the Gateway's user"
+        ) from None
 
 
 # ---- pam_script -----------------------------------------------------------------------------------------------------
@@ -2674,19 +2867,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script form; return the exit status."""
     parser = argparse.ArgumentParser(prog="rotate_azure_app.py", description=_HELP, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument("--doctor", action="store_true", help="change nothing, check everything that a rotation needs")
+    parser.add_argument("--record", metavar="UID", default="", help="with --doctor: the record, in place of stdin")
+    parser.add_argument("--provider", metavar="UID", default="", help="with --record: the PAM configuration")
     parser.add_argument("--check", action="store_true", help="change nothing, say what would be done")
     parser.add_argument("--debug", action="store_true", help="write every call, and a traceback for a bug, to stderr")
     options = parser.parse_args(arguments)
-    if sys.stdin is not None and sys.stdin.isatty():
+    if (options.record and not options.doctor) or (options.provider and not options.record):
+        parser.error("--record goes with --doctor, --provider with --record")
+    if not options.record and sys.stdin is not None and sys.stdin.isatty():
         parser.print_help(sys.stderr)
         return BadInput.exit_status
     log = Log(to_stderr, options.debug)
-    outcome = _run(log, options.check, options.debug, os.environ)
+    outcome = _run(log, options, os.environ)
     _print({"version": VERSION, **outcome.as_dict()})
     return outcome.exit_status
 
 
-def _run(log: Log, check: bool, debug: bool, environ: Mapping[str, str]) -> Outcome:
+def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
     try:
         missing = missing_libraries()
         if missing:
@@ -2698,7 +2896,15 @@ def _run(log: Log, check: bool, debug: bool, environ: Mapping[str, str]) -> Outc
         budget = Budget()
         catch_signals(budget)
         http = Http(budget, log)
-        outcome = perform(lambda: prepare(http, budget, log, environ), http, budget, log, check)
+
+        def task() -> Task:
+            request = Request(options.record, options.provider, ()) if options.record else read_request(_stdin())
+            return prepare(request, http, budget, log, environ)
+
+        if options.doctor:
+            outcome = Doctor(budget, log).examine(task, http)
+        else:
+            outcome = perform(task, http, budget, log, options.check)
         budget.shielded = True
         return outcome
     except BadInput as problem:
@@ -2712,17 +2918,20 @@ def _run(log: Log, check: bool, debug: bool, environ: Mapping[str, str]) -> Outc
     except Exception as bug:
         text = f"a bug: {type(bug).__name__}: {bug}. Next: run it with --debug and report what it shows."
         log.say(text)
-        if debug:
+        if options.debug:
             for line in traceback.format_exc().splitlines():
                 log.detail(line)
         return Outcome("error", 1, scrub(text), False)
 
 
-def prepare(http: Http, budget: Budget, log: Log, environ: Mapping[str, str]) -> Task:
-    """Read stdin, the Gateway's configuration and the records. Raises BadInput, Refused."""
+def _stdin() -> IO[bytes]:
     if sys.stdin is None:
         raise BadInput("stdin is closed", todo="let the Gateway run the script")
-    request = read_request(sys.stdin.buffer)
+    return sys.stdin.buffer
+
+
+def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Mapping[str, str]) -> Task:
+    """Read the Gateway's configuration and the records. Raises BadInput, Refused."""
     text, source = find_configuration(environ)
     vault = Vault(parse_configuration(text, source), http, budget, log)
     configuration = request.configuration()

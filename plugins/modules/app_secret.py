@@ -246,6 +246,28 @@ marker:
   type: str
   returned: when RV(status=orphan)
   sample: keeper/ZmpJl4qCXJEi0ohFKzzQaA/4c1a3c2f0b0e4c58a6e1f7f0b3c9d2aa
+checks:
+  description: What was looked at, and what it has shown.
+  type: list
+  elements: dict
+  returned: in check mode
+  contains:
+    name:
+      description: What was looked at.
+      type: str
+      sample: permission
+    level:
+      description: V(ok), V(warning) or V(failure).
+      type: str
+      sample: ok
+    text:
+      description: What was found.
+      type: str
+      sample: Application.ReadWrite.OwnedBy, and it owns the application
+    todo:
+      description: The next step. Empty where none is needed.
+      type: str
+      sample: ""
 steps:
   description: What was done, step by step.
   type: list
@@ -259,6 +281,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._core.doctor import Doctor
 from ..module_utils._core.entra import CLOUDS
 from ..module_utils._core.errors import BadInput
 from ..module_utils._core.http import Http
@@ -361,11 +384,14 @@ def main() -> t.NoReturn:
         budget = Budget()
         catch_signals(budget)
         http = Http(budget, log)
-        outcome = perform(lambda: prepare(module.params, http, budget, log), http, budget, log, module.check_mode)
+        doctor = Doctor(budget, log)
+        outcome = doctor.examine(lambda: prepare(module.params, http, budget, log), http) if module.check_mode else None
+        if outcome is None or outcome.exit_status == 0:
+            outcome = perform(lambda: prepare(module.params, http, budget, log), http, budget, log, module.check_mode)
         budget.shielded = True
     except Exception as bug:
         module.fail_json(msg=scrub(f"a bug: {type(bug).__name__}: {bug}"), status="error", steps=log.steps)
-    result = {**outcome.as_dict(), "steps": log.steps}
+    result = {**outcome.as_dict(), **(doctor.facts() if module.check_mode else {}), "steps": log.steps}
     result["msg"] = result.pop("message")
     if module._diff and "secrets_before" in result:
         result["diff"] = diff(outcome)

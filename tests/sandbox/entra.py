@@ -162,9 +162,9 @@ class Entra:
             names["name"] = application.display_name if application else ""
             status = self.directory.sign_in_status.get(number, status)
             return self._error(status, error, number, text.format(**names))
-        token = _new_token()
         lifetime = self.directory.token_lifetime
         audience = form["scope"][: -len("/.default")]
+        token = _new_token(application, audience)
         self._grants[token] = Grant(application.client_id, tuple(application.roles), audience, time.time() + lifetime)
         return Response.of(
             200,
@@ -238,10 +238,12 @@ def _asserts(application: Application, assertion: str, endpoint: str) -> bool:
     return False
 
 
-def _new_token() -> str:
-    """Looks like a JWT, as clients expect of "eyJ..", and means nothing to anybody but this service."""
-    header = base64.urlsafe_b64encode(json.dumps({"typ": "JWT", "alg": "RS256"}).encode()).decode().rstrip("=")
-    return f"{header}.{secrets.token_urlsafe(96)}.{secrets.token_urlsafe(128)}"
+def _new_token(application: Application, audience: str) -> str:
+    """A JWT by its looks: Graph here knows it as a whole, clients may read the permissions in it."""
+    claims = {"aud": audience, "appid": application.client_id, "roles": application.roles, "uti": secrets.token_hex(64)}
+    parts = [json.dumps(part).encode() for part in ({"typ": "JWT", "alg": "RS256"}, claims)]
+    encoded = [base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts]
+    return ".".join([*encoded, secrets.token_urlsafe(128)])
 
 
 def _headers() -> dict[str, str]:

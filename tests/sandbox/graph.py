@@ -28,6 +28,7 @@ ADDRESS = re.compile(
     r"/v1\.0/applications(?:/(?P<object>[^/]+)|\(appId='(?P<client>[^']*)'\))"
     r"(?:/(?:microsoft\.graph\.)?(?P<action>\w+))?"
 )
+OWNED_OBJECTS = re.compile(r"/v1\.0/servicePrincipals\(appId='([^']*)'\)/ownedObjects")
 GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 MOMENT = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,12}))?(Z|[+-]\d\d:\d\d)")
 EVERYTHING = ("Application.ReadWrite.All", "Directory.ReadWrite.All")
@@ -46,6 +47,9 @@ class Graph:
 
     def operation(self, request: Request) -> Operation:
         """One of the three calls (or the refused listing); the subject is the id that the caller used."""
+        owner = OWNED_OBJECTS.fullmatch(request.path)
+        if owner is not None and request.method == "GET":
+            return Operation("owned_objects", owner[1], request, lambda: self._owned(request, owner[1]))
         address = ADDRESS.fullmatch(request.path)
         if address is None:
             listing = request.path == "/v1.0/applications" and request.method == "GET"
@@ -150,6 +154,17 @@ class Graph:
             self._refuse(
                 request, 403, "Authorization_RequestDenied", "Insufficient privileges to complete the operation."
             )
+
+    def _owned(self, request: Request, client_id: str) -> Response:
+        # What OwnedBy may list: the objects of its own service principal.
+        grant = self._authenticate(request)
+        if grant.client_id != client_id.lower() and not set(grant.roles) & set(READ_EVERYTHING):
+            message = "Insufficient privileges to complete the operation."
+            self._refuse(request, 403, "Authorization_RequestDenied", message)
+        owned = [one for one in self.directory.applications if client_id.lower() in one.owners]
+        value = [{"@odata.type": "#microsoft.graph.application", "id": one.object_id} for one in owned]
+        context = f"{self.url}/v1.0/$metadata#directoryObjects(id)"
+        return Response.of(200, {"@odata.context": context, "value": value}, _headers(request))
 
     def _list(self, request: Request) -> Response:
         # OwnedBy may not list, not even with a filter that would find an owned application.

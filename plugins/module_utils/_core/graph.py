@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import uuid
@@ -113,7 +114,7 @@ class Graph:
 
     def __init__(self, http: Http, root: str, admin: str, sign_in: Callable[[], Secret], log: Log) -> None:
         self._http = http
-        self._root = root + "/v1.0/applications"
+        self._root = root + "/v1.0"
         self._admin = admin
         self._sign_in = sign_in
         self._log = log
@@ -155,7 +156,9 @@ class Graph:
         return self._read("/" + application.object_id)
 
     def _read(self, form: str) -> Application:
-        reply = self._call("GET", form, "read application", {"$select": _SELECT}, None, retry=_busy_or_garbled)
+        reply = self._call(
+            "GET", "/applications" + form, "read application", {"$select": _SELECT}, None, retry=_busy_or_garbled
+        )
         body = reply.json()
         object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
         if not object_id or not client_id:
@@ -178,7 +181,9 @@ class Graph:
         """
         wanted = {"displayName": display_name, "endDateTime": _format_time(end)}
         body = {"passwordCredential": wanted}
-        reply = self._call("POST", f"/{application.object_id}/addPassword", "add password", None, body, retry=None)
+        reply = self._call(
+            "POST", f"/applications/{application.object_id}/addPassword", "add password", None, body, retry=None
+        )
         answer = reply.json()
         text = answer.get("secretText")
         found = _credentials([answer])
@@ -197,19 +202,53 @@ class Graph:
         https://learn.microsoft.com/graph/api/application-removepassword. Safe to repeat. An unknown key id is answered
         with 400 and a text, for which no error code is documented. Raises NotDone.
         """
-        body = {"keyId": key_id}
+        body, path = {"keyId": key_id}, f"/applications/{application.object_id}/removePassword"
         try:
-            self._call("POST", f"/{application.object_id}/removePassword", "remove password", None, body, retry=_again)
+            self._call("POST", path, "remove password", None, body, retry=_again)
         except NotDone as problem:
             if problem.status == 400 and "no password credential found" in problem.why.lower():
                 return False
             raise
         return True
 
+    def roles(self) -> set[str] | None:
+        """Return the application permissions in the access token; None where it cannot be read (it is opaque)."""
+        token = self._token.reveal() if self._token else ""
+        try:
+            payload = token.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            return {str(role) for role in claims.get("roles", [])}
+        except (IndexError, ValueError, AttributeError, TypeError):
+            return None
+
+    def owns(self, application: Application) -> bool | None:
+        """Return whether the admin application's service principal owns the application, None if Graph does not say.
+
+        The call that Application.ReadWrite.OwnedBy allows: https://learn.microsoft.com/graph/permissions-reference.
+        """
+        path = f"/servicePrincipals(appId='{self._admin}')/ownedObjects"
+        query: dict[str, str] | None = {"$select": "id", "$top": "999"}
+        for page in range(20):
+            try:
+                reply = self._call("GET", path, f"owned objects, page {page + 1}", query, None, retry=_busy_or_garbled)
+            except NotDone:
+                return None
+            body = reply.json()
+            found = body.get("value")
+            if not isinstance(found, list):
+                return None
+            if any(isinstance(item, dict) and guid(str(item.get("id"))) == application.object_id for item in found):
+                return True
+            following = str(body.get("@odata.nextLink") or "")
+            if not following.startswith(self._root):
+                return False
+            path, query = following[len(self._root) :], None
+        return None
+
     def _call(
         self,
         method: str,
-        form: str,
+        path: str,
         name: str,
         query: Mapping[str, str] | None,
         body: dict[str, Any] | None,
@@ -228,7 +267,7 @@ class Graph:
             }
             data = None if body is None else json.dumps(body)
             try:
-                url = self._root + form
+                url = self._root + path
                 reply = self._http.call(method, url, name=name, headers=headers, body=data, query=query, retry=retry)
             except Unanswered as problem:
                 raise NotDone(

@@ -12,11 +12,12 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
+from .doctor import Doctor
 from .entra import MSAL_PROBLEM
 from .errors import BadInput, Refused, Stopped
-from .gateway import find_configuration, read_request
+from .gateway import Request, find_configuration, read_request
 from .http import REQUESTS_PROBLEM, Http
 from .identity import Sources
 from .plan import policy_of
@@ -43,19 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script form; return the exit status."""
     parser = argparse.ArgumentParser(prog="rotate_azure_app.py", description=_HELP, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument("--doctor", action="store_true", help="change nothing, check everything that a rotation needs")
+    parser.add_argument("--record", metavar="UID", default="", help="with --doctor: the record, in place of stdin")
+    parser.add_argument("--provider", metavar="UID", default="", help="with --record: the PAM configuration")
     parser.add_argument("--check", action="store_true", help="change nothing, say what would be done")
     parser.add_argument("--debug", action="store_true", help="write every call, and a traceback for a bug, to stderr")
     options = parser.parse_args(arguments)
-    if sys.stdin is not None and sys.stdin.isatty():
+    if (options.record and not options.doctor) or (options.provider and not options.record):
+        parser.error("--record goes with --doctor, --provider with --record")
+    if not options.record and sys.stdin is not None and sys.stdin.isatty():
         parser.print_help(sys.stderr)
         return BadInput.exit_status
     log = Log(to_stderr, options.debug)
-    outcome = _run(log, options.check, options.debug, os.environ)
+    outcome = _run(log, options, os.environ)
     _print({"version": VERSION, **outcome.as_dict()})
     return outcome.exit_status
 
 
-def _run(log: Log, check: bool, debug: bool, environ: Mapping[str, str]) -> Outcome:
+def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
     try:
         missing = missing_libraries()
         if missing:
@@ -67,7 +73,15 @@ def _run(log: Log, check: bool, debug: bool, environ: Mapping[str, str]) -> Outc
         budget = Budget()
         catch_signals(budget)
         http = Http(budget, log)
-        outcome = perform(lambda: prepare(http, budget, log, environ), http, budget, log, check)
+
+        def task() -> Task:
+            request = Request(options.record, options.provider, ()) if options.record else read_request(_stdin())
+            return prepare(request, http, budget, log, environ)
+
+        if options.doctor:
+            outcome = Doctor(budget, log).examine(task, http)
+        else:
+            outcome = perform(task, http, budget, log, options.check)
         budget.shielded = True
         return outcome
     except BadInput as problem:
@@ -81,17 +95,20 @@ def _run(log: Log, check: bool, debug: bool, environ: Mapping[str, str]) -> Outc
     except Exception as bug:
         text = f"a bug: {type(bug).__name__}: {bug}. Next: run it with --debug and report what it shows."
         log.say(text)
-        if debug:
+        if options.debug:
             for line in traceback.format_exc().splitlines():
                 log.detail(line)
         return Outcome("error", 1, scrub(text), False)
 
 
-def prepare(http: Http, budget: Budget, log: Log, environ: Mapping[str, str]) -> Task:
-    """Read stdin, the Gateway's configuration and the records. Raises BadInput, Refused."""
+def _stdin() -> IO[bytes]:
     if sys.stdin is None:
         raise BadInput("stdin is closed", todo="let the Gateway run the script")
-    request = read_request(sys.stdin.buffer)
+    return sys.stdin.buffer
+
+
+def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Mapping[str, str]) -> Task:
+    """Read the Gateway's configuration and the records. Raises BadInput, Refused."""
     text, source = find_configuration(environ)
     vault = Vault(parse_configuration(text, source), http, budget, log)
     configuration = request.configuration()

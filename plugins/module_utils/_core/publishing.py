@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from .errors import RolledBack, RotationError
+from .errors import BadInput, RolledBack, RotationError
 from .graph import Credential
 from .http import pause_before
 from .redact import Log, Secret
@@ -156,3 +156,19 @@ class Publishing:
         same = record.value(FIELD_APPLICATION).lower() == self._record.value(FIELD_APPLICATION).lower()
         if self._follow and not same:
             raise RolledBack(f"the record {record.uid} names another application now", todo="run it again")
+
+
+def check_fields(record: VaultRecord, named: bool) -> None:
+    """Raise BadInput where the fields cannot be used; ``named`` is whether the application is named elsewhere."""
+
+    def unusable(why: str, todo: str) -> BadInput:
+        return BadInput(f"the record {record.title!r} ({record.uid}) cannot be used", why, todo)
+
+    for label in (FIELD_APPLICATION, FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES):
+        kind = record.unusable(label)
+        if kind:
+            raise unusable(f"its field {label} is of type {kind}", "change the field to Text (Hidden for secrets)")
+    if not named and not record.value(FIELD_APPLICATION):
+        raise unusable(
+            f"it has no {FIELD_APPLICATION}", "enter the application's Object ID there (the client id will do)"
+        )

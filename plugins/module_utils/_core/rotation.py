@@ -18,13 +18,21 @@ from datetime import datetime
 from typing import Any
 
 from .entra import Entra, Proof
-from .errors import BadInput, Incomplete, Orphan, OutOfTime, Refused, RolledBack, RotationError, Stopped
+from .errors import Incomplete, Orphan, OutOfTime, Refused, RolledBack, RotationError, Stopped
 from .graph import Credential, Graph, NotDone
 from .http import Http, pause_before
 from .identity import Sources, admin_hints, choose
 from .making import Making
 from .plan import FINISH, NOTHING, Kept, Plan, Policy, Published, marker, plan, sort_out
-from .publishing import FIELD_APPLICATION, FIELD_EXPIRES, FIELD_KEY_ID, FIELD_SECRET, Publishing, Shown
+from .publishing import (
+    FIELD_APPLICATION,
+    FIELD_EXPIRES,
+    FIELD_KEY_ID,
+    FIELD_SECRET,
+    Publishing,
+    Shown,
+    check_fields,
+)
 from .redact import Log, Secret, scrub_all
 from .retiring import Retiring
 from .timing import MAKE_ROOM, RESOLVE, UNDO, Budget
@@ -99,7 +107,7 @@ class Rotation:
         self._budget, self._log, self._facts = budget, log, facts
         facts["record"] = self._record.uid
         self._identity, cloud = choose(task.sources)
-        _check_fields(self._record, bool(task.application))
+        check_fields(self._record, bool(task.application))
         identifier = task.application or self._record.value(FIELD_APPLICATION)
         self._follow = not task.application
         self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
@@ -320,17 +328,3 @@ def _why(failure: BaseException) -> str:
     if isinstance(failure, (Stopped, NotDone)):
         return str(failure)
     return f"unexpected {type(failure).__name__}: {failure}"
-
-
-def _check_fields(record: VaultRecord, named: bool) -> None:
-    def unusable(why: str, todo: str) -> BadInput:
-        return BadInput(f"the record {record.title!r} ({record.uid}) cannot be used", why, todo)
-
-    for label in (FIELD_APPLICATION, FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES):
-        kind = record.unusable(label)
-        if kind:
-            raise unusable(f"its field {label} is of type {kind}", "change the field to Text (Hidden for secrets)")
-    if not named and not record.value(FIELD_APPLICATION):
-        raise unusable(
-            f"it has no {FIELD_APPLICATION}", "enter the application's Object ID there (the client id will do)"
-        )

@@ -11,7 +11,7 @@ import binascii
 import copy
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -95,6 +95,10 @@ class VaultRecord:
         """Return the value of the field that ``set`` would write; empty where there is none."""
         item = _field(self.data, label)
         return text_of(item.get("value")) if item else ""
+
+    def has(self, label: str) -> bool:
+        """Whether there is such a field."""
+        return _field(self.data, label) is not None
 
     def unusable(self, label: str) -> str | None:
         """Return the type of the field when it cannot hold a text, else None."""
@@ -215,16 +219,20 @@ class Vault:
                 )
         return found
 
-    def save(self, record: VaultRecord) -> None:
+    def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
         """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
 
+        The files whose uids are in ``unlink`` are detached in the same step.
         A plain save: one with a transaction type would stay staged until somebody completes it, and the Gateway may
         hold a transaction of its own on the record.
         """
         record.sdk.dict = record.data
         record.sdk.raw_json = json.dumps(record.data)
+        self._confirmed(lambda: self._sdk.save(record.sdk, links_to_remove=list(unlink) or None))
+
+    def _confirmed(self, call: Callable[[], _T]) -> _T:
         try:
-            self._once(lambda: self._sdk.save(record.sdk))
+            return self._once(call)
         except _Answered as problem:
             raise NotSaved(
                 str(problem),
