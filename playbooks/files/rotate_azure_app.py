@@ -121,6 +121,102 @@ def _one_line(text: str) -> str:
     return " ".join(str(text).split())
 
 
+# ---- application ----------------------------------------------------------------------------------------------------
+# An application and its password credentials, as data.
+
+
+_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TIME = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
+
+
+def guid(text: str) -> str | None:
+    """Return the GUID in lower case, or None where the text is none (braces and space around it are accepted)."""
+    plain = text.strip().strip("{}").lower()
+    return plain if _GUID.fullmatch(plain) else None
+
+
+def parse_time(text: Any) -> datetime | None:
+    """Return the time of an OData DateTimeOffset, in UTC; None for nothing or anything else.
+
+    Graph writes seven fractional digits or none, which ``datetime.fromisoformat`` reads from Python 3.11 on only.
+    """
+    match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return None
+    seconds, fraction, zone = match.groups()
+    zone = "+00:00" if zone is None or zone.upper() == "Z" else zone
+    try:
+        return datetime.fromisoformat(f"{seconds.upper()}.{(fraction or '0')[:6]:<06}{zone}").astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+@dataclass(frozen=True)
+class Credential:
+    """One passwordCredential of an application. ``hint`` is the first three characters of the secret."""
+
+    key_id: str
+    display_name: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+    end_text: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Application:
+    """An application as one read of Graph has shown it; ``read_at`` is the server's time of that read."""
+
+    object_id: str
+    client_id: str
+    display_name: str
+    two_secrets: bool
+    credentials: tuple[Credential, ...]
+    read_at: datetime
+
+    def credential(self, key_id: str) -> Credential | None:
+        """Return the credential with that key id, compared without case."""
+        wanted = key_id.strip().lower()
+        return next((credential for credential in self.credentials if credential.key_id == wanted), None)
+
+
+def credentials_in(items: list[Any]) -> list[Credential]:
+    """Return the credentials of a JSON list of Graph; what has no key id is passed over."""
+    found = []
+    for item in items:
+        key_id = guid(str(item.get("keyId"))) if isinstance(item, dict) else None
+        if key_id is None:
+            continue
+        end = parse_time(item.get("endDateTime"))
+        end_text = str(item.get("endDateTime") or "")
+        if end is not None and not end_text.upper().endswith(("Z", "+00:00")):
+            end_text = format_time(end)
+        found.append(
+            Credential(
+                key_id,
+                str(item.get("displayName") or ""),
+                parse_time(item.get("startDateTime")),
+                end,
+                end_text,
+                str(item.get("hint") or ""),
+            )
+        )
+    return found
+
+
+def format_time(when: datetime) -> str:
+    """Return the time as Graph reads it: UTC, whole seconds."""
+    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def after(start: datetime, days: int) -> datetime:
+    """Return the time that many days later. Raises BadInput where the calendar ends before."""
+    try:
+        return start + timedelta(days=days)
+    except OverflowError:
+        raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None
+
+
 # ---- redact ---------------------------------------------------------------------------------------------------------
 # Secrets that do not print, and texts from elsewhere made fit to print.
 
@@ -135,6 +231,8 @@ _NAMED = re.compile(
     r"(?:(?:Bearer|Signature)\s+)?[^\s&,;}]+"
 )
 _known: WeakSet[Secret] = WeakSet()
+_for_good: set[str] = set()
+_lock = threading.Lock()
 
 
 class Secret:
@@ -144,7 +242,8 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
-        _known.add(self)
+        with _lock:
+            _known.add(self)
 
     def reveal(self) -> str:
         """Return the value; only for the call that must send or store it."""
@@ -152,12 +251,6 @@ class Secret:
 
     def __bool__(self) -> bool:
         return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._value == other._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
 
     def __str__(self) -> str:
         return MASK
@@ -171,14 +264,22 @@ class Secret:
         raise TypeError("a Secret is not serialised")
 
 
+def remember(value: str) -> None:
+    """Let ``scrub`` know a value that is held as plain text, for as long as the process lives."""
+    with _lock:
+        _for_good.add(value)
+
+
 def scrub(text: str) -> str:
     """Return ``text`` without any secret that this process knows, in plain or encoded form, and without tokens."""
     forms: set[str] = set()
-    for secret in list(_known):
-        value = secret.reveal()
+    with _lock:
+        values = {secret.reveal() for secret in _known} | _for_good
+    for value in values:
         if len(value) >= _SHORTEST:
-            forms.update((value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1], repr(value)[1:-1]))
-            forms.add(base64.b64encode(value.encode()).decode().rstrip("="))
+            forms.update((value, json.dumps(value)[1:-1], repr(value)[1:-1]))
+            encoded = value.encode("utf-8", "replace")
+            forms.update((quote(encoded, safe=""), quote_plus(encoded), base64.b64encode(encoded).decode().rstrip("=")))
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)
     return _NAMED.sub(r"\1" + MASK, _TOKEN.sub(MASK, text))
@@ -256,6 +357,11 @@ class Budget:
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
         return max(0.0, self._end - time.monotonic())
+
+    def shield(self) -> None:
+        """From now on let signals pass, and forget the phase that one may have cut off."""
+        self.shielded = True
+        self._end = float("inf")
 
     @contextmanager
     def phase(self, name: str, seconds: float) -> Iterator[None]:
@@ -369,7 +475,7 @@ class Reply:
         """Return the body's JSON object; empty where it is anything else."""
         try:
             value = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
 
@@ -465,7 +571,7 @@ class Http:
 
     def _once(self, method: str, url: str, headers: Any, body: Any, files: Any, query: Any) -> Reply:
         self._budget.check()
-        left = self._budget.left()
+        left = max(self._budget.left(), 0.01)
         try:
             with self._session.request(
                 method,
@@ -485,7 +591,7 @@ class Http:
                     if len(content) > _LARGEST_ANSWER:
                         raise Unanswered("the answer is larger than 64 MiB", sent=True)
                 return Reply(response.status_code, response.headers, bytes(content))
-        except requests.exceptions.RequestException as problem:
+        except OSError as problem:  # what requests raises, and a bundle of CAs that is not there
             raise Unanswered(_words(problem), sent=not _not_sent(problem)) from None
 
     def close(self) -> None:
@@ -498,15 +604,19 @@ def _leave_alone(request: Any) -> Any:
 
 
 def _not_sent(problem: Exception) -> bool:
-    if isinstance(problem, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
+    # Neither an SSLError nor a ProxyError proves anything by itself: a connection, or a proxy's tunnel, that is cut
+    # after the request shows as one too.
+    root = _root(problem)
+    if isinstance(root, (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError)):
         return True
-    # An SSLError alone proves nothing: a connection that is cut after the request shows as one too.
-    return isinstance(_root(problem), (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError))
+    no_request = not isinstance(problem, requests.exceptions.RequestException)
+    return no_request or str(root).startswith("Tunnel connection failed")
 
 
 def _root(problem: BaseException) -> BaseException:
     while True:
-        inner = getattr(problem, "reason", None) or (problem.args[0] if problem.args else None)
+        inner = getattr(problem, "reason", None) or getattr(problem, "original_error", None)
+        inner = inner or (problem.args[0] if problem.args else None)
         if isinstance(problem, NewConnectionError) or not isinstance(inner, BaseException):
             return problem
         problem = inner
@@ -520,6 +630,8 @@ def _words(problem: Exception) -> str:
         return f"no connection within {CONNECT_TIMEOUT:.0f} s"
     if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(root):
         return f"no complete answer within {READ_TIMEOUT:.0f} s"
+    if not isinstance(problem, requests.exceptions.RequestException):
+        return str(problem)
     if _not_sent(problem):
         return "no connection: " + str(root).split(": ", 1)[-1]
     return "the connection broke before the answer was complete"
@@ -590,14 +702,14 @@ def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
 
 def _root_url(text: str, what: str, where: str) -> str:
     url = text.strip() if "://" in text else "https://" + text.strip()
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
     except ValueError:
         usable = False
     if not usable or re.search(r"\s", url):
         raise BadInput(f"the {what} of {where} is no https address: {text!r}", todo="enter a host name")
-    return "https://" + parts.netloc.lower()
+    return "https://" + urlsplit(url).netloc.lower()
 
 
 @dataclass(frozen=True)
@@ -612,9 +724,11 @@ class Identity:
     record_uid: str = ""
 
     def __post_init__(self) -> None:
+        if guid(self.client_id) is None:
+            remember(self.client_id)  # what was entered in the wrong field may be a secret
         if not _TENANT.fullmatch(self.tenant_id):
             raise BadInput(
-                f"the tenant id of {self.source} is neither an id nor a domain: {self.tenant_id!r}",
+                f"the tenant id of {self.source} is neither an id nor a domain",
                 todo="enter the directory (tenant) id",
             )
 
@@ -798,63 +912,11 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
 # Microsoft Graph v1.0: an application's password credentials, read, added and removed.
 
 
-_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_TIME = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
 # "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
 _TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
+_LATER = (408, 409, 424, 429)
 _CONCURRENT = "Directory_ConcurrencyViolation"
-
-
-def guid(text: str) -> str | None:
-    """Return the GUID in lower case, or None where the text is none (braces and space around it are accepted)."""
-    plain = text.strip().strip("{}").lower()
-    return plain if _GUID.fullmatch(plain) else None
-
-
-def parse_time(text: Any) -> datetime | None:
-    """Return the time of an OData DateTimeOffset, in UTC; None for nothing or anything else.
-
-    Graph writes seven fractional digits or none, which ``datetime.fromisoformat`` reads from Python 3.11 on only.
-    """
-    match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
-    if match is None:
-        return None
-    seconds, fraction, zone = match.groups()
-    zone = "+00:00" if zone is None or zone.upper() == "Z" else zone
-    try:
-        return datetime.fromisoformat(f"{seconds.upper()}.{(fraction or '0')[:6]:<06}{zone}").astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
-
-
-@dataclass(frozen=True)
-class Credential:
-    """One passwordCredential of an application. ``hint`` is the first three characters of the secret."""
-
-    key_id: str
-    display_name: str = ""
-    start: datetime | None = None
-    end: datetime | None = None
-    end_text: str = ""
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Application:
-    """An application as one read of Graph has shown it; ``read_at`` is the server's time of that read."""
-
-    object_id: str
-    client_id: str
-    display_name: str
-    two_secrets: bool
-    credentials: tuple[Credential, ...]
-    read_at: datetime
-
-    def credential(self, key_id: str) -> Credential | None:
-        """Return the credential with that key id, compared without case."""
-        wanted = key_id.strip().lower()
-        return next((credential for credential in self.credentials if credential.key_id == wanted), None)
 
 
 class NotDone(Exception):
@@ -908,7 +970,7 @@ class Graph:
         wanted = guid(identifier)
         if wanted is None:
             raise BadInput(
-                f"{identifier!r} is neither an object id nor a client id",
+                "application_object_id holds neither an object id nor a client id",
                 todo="enter the Object ID of the app registration's overview page",
             )
         forms = [f"/{wanted}", f"(appId='{wanted}')"]
@@ -947,7 +1009,7 @@ class Graph:
             client_id,
             str(body.get("displayName") or client_id),
             str(body.get("signInAudience")).lower() in _TWO_SECRETS,
-            tuple(_credentials(listed if isinstance(listed, list) else [])),
+            tuple(credentials_in(listed if isinstance(listed, list) else [])),
             _server_time(reply),
         )
 
@@ -957,14 +1019,14 @@ class Graph:
         https://learn.microsoft.com/graph/api/application-addpassword. No startDateTime is sent: with a client's
         clock that is ahead, the secret would not be valid yet. Raises NotDone.
         """
-        wanted = {"displayName": display_name, "endDateTime": _format_time(end)}
+        wanted = {"displayName": display_name, "endDateTime": format_time(end)}
         body = {"passwordCredential": wanted}
         reply = self._call(
             "POST", f"/applications/{application.object_id}/addPassword", "add password", None, body, retry=None
         )
         answer = reply.json()
         text = answer.get("secretText")
-        found = _credentials([answer])
+        found = credentials_in([answer])
         if not found or not isinstance(text, str) or not text:
             raise NotDone("Graph's answer to addPassword could not be read", certain=False)
         credential = found[0]
@@ -1081,9 +1143,12 @@ class Graph:
             todo = "exempt the application from the policy, or let it use a certificate or a federated credential"
         elif "size of the object has exceeded its limit" in message:
             todo = "remove secrets, redirect URIs or other entries that the application does not need"
+        elif reply.status >= 500 or reply.status in _LATER:
+            todo = "run it again later"
         elif reply.status == 401:
             todo = "check that the authority and the Graph endpoint belong to the same cloud"
-        certain = reply.status < 500 and reply.status not in (408, 409, 424, 429)
+        # What comes without Graph's own error code is from something in between, and proves nothing.
+        certain = reply.status == 401 or (bool(code) and reply.status < 500 and reply.status not in _LATER)
         return NotDone(
             why,
             todo,
@@ -1103,68 +1168,33 @@ def _busy_or_garbled(reply: Reply) -> bool:
     return _again(reply) or (reply.status == 200 and not reply.json())
 
 
-def _credentials(items: list[Any]) -> list[Credential]:
-    found = []
-    for item in items:
-        key_id = guid(str(item.get("keyId"))) if isinstance(item, dict) else None
-        if key_id is None:
-            continue
-        end = parse_time(item.get("endDateTime"))
-        end_text = str(item.get("endDateTime") or "")
-        if end is not None and not end_text.upper().endswith(("Z", "+00:00")):
-            end_text = _format_time(end)
-        found.append(
-            Credential(
-                key_id,
-                str(item.get("displayName") or ""),
-                parse_time(item.get("startDateTime")),
-                end,
-                end_text,
-                str(item.get("hint") or ""),
-            )
-        )
-    return found
-
-
-def _format_time(when: datetime) -> str:
-    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _server_time(reply: Reply) -> datetime:
     """Graph's own clock: a lifetime counted on a host whose clock is ahead would exceed a policy's maximum."""
     try:
         return parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return datetime.now(timezone.utc)
-
-
-def after(start: datetime, days: int) -> datetime:
-    """Return the time that many days later. Raises BadInput where the calendar ends before."""
-    try:
-        return start + timedelta(days=days)
-    except OverflowError:
-        raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None
 
 
 # ---- labels ---------------------------------------------------------------------------------------------------------
 # Labels of record fields, as people write them.
 
 
-_PUNCTUATION = re.compile(r"[^a-z0-9]")
+_PUNCTUATION = re.compile(r"[\W_]")
 
 
 def normalise(label: str) -> str:
     """Return the label without case and punctuation: ``Client Secret`` and ``client_secret`` are the same."""
-    return _PUNCTUATION.sub("", label.lower())
+    return _PUNCTUATION.sub("", label.casefold())
 
 
-def find(labels: Sequence[str | None], wanted: str) -> int | None:
+def find(labels: Sequence[Any], wanted: str) -> int | None:
     """Return the index of the first label that equals ``wanted``, else of the first that does when normalised."""
     if wanted in labels:
         return labels.index(wanted)
     plain = normalise(wanted)
     for index, label in enumerate(labels):
-        if label and normalise(label) == plain:
+        if isinstance(label, str) and normalise(label) == plain:
             return index
     return None
 
@@ -1318,7 +1348,8 @@ def _name(record: Labelled) -> str:
 # What is to be done to an application, and why. Pure decisions: nothing here reads a clock, a vault or a network.
 
 
-# Twice what a rotation may take: an unpublished secret of ours that is older belongs to no run any more.
+# Longer than a rotation may take (475 s with the highest verify_timeout): an unpublished secret of ours that is older
+# belongs to no run any more.
 IN_FLIGHT = timedelta(minutes=10)
 ROTATE, FINISH, NOTHING = "rotate", "finish", "nothing"
 RETIRE_CHOICES = ("all", "managed", "none")
@@ -1326,7 +1357,7 @@ ROTATE_CHOICES = ("always", "expiring")
 _LIMITS = {
     "lifetime_days": (1, 36500),
     "keep_previous": (0, 1000),
-    "verify_timeout": (1, 3600),
+    "verify_timeout": (1, 300),
     "min_days_left": (0, 36500),
 }
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -1393,6 +1424,7 @@ class Published:
     key_id: str
     hint: str
     editable: bool = True
+    expires: str = ""
 
 
 @dataclass(frozen=True)
@@ -1476,10 +1508,28 @@ def _room(published: Published, application: Application) -> tuple[Credential, .
 
 
 def is_orphan(credential: Credential, published: Published, current: Credential | None) -> bool:
-    """Whether an interrupted run made this secret for the record and never published it: it is newer than the
-    published one, ``current``, which must be known to tell."""
-    ours = credential.display_name.startswith(marker(published.record_uid, ""))
-    return ours and current is not None and credential is not current and not _older(credential, current.start)
+    """Whether an interrupted run made this secret for the record and never published it.
+
+    It is newer than the published one, ``current``; or nothing of ours was ever published: then the record names no key
+    id, and what secret it may hold is not this one.
+    """
+    if not credential.display_name.startswith(marker(published.record_uid, "")):
+        return False
+    if current is None and guid(published.key_id) is None:
+        return not published.hint or bool(credential.hint and credential.hint != published.hint)
+    return current is not None and credential.key_id != current.key_id and not _older(credential, current.start)
+
+
+def unlisted(policy: Policy, published: Published, application: Application) -> tuple[Credential, ...]:
+    """Return the secret that the record names where Graph does not list it because it was made minutes ago and has not
+    reached all replicas. That it is so young shows in its end. Where old secrets are to be kept it is left alone."""
+    key_id, end = guid(published.key_id), parse_time(published.expires)
+    if key_id is None or end is None or application.credential(key_id):
+        return ()
+    if policy.retire == "none" or policy.keep_previous:
+        return ()
+    made = end - timedelta(days=policy.lifetime_days)
+    return (Credential(key_id),) if made > application.read_at - IN_FLIGHT else ()
 
 
 def sort_out(
@@ -1500,7 +1550,7 @@ def sort_out(
     known = {key_id.lower() for key_id in before}
     everything = {credential.key_id: credential for credential in listed}
     current = everything.get(published.key_id.strip().lower())
-    finishing = new is not None and new is current
+    finishing = new is not None and current is not None and new.key_id == current.key_id
     if new is not None:
         everything.pop(new.key_id, None)
     retire: list[Credential] = []
@@ -1586,7 +1636,7 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
             compact = "".join(plain.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
             plain = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True).decode("utf-8-sig")
         values = json.loads(plain)
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, RecursionError):
         values = None
     if not isinstance(values, dict):
         raise BadInput(f"the Keeper configuration in {source} is neither JSON nor base64 of JSON", todo=todo)
@@ -1594,7 +1644,7 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
     config = {key.value: str(values[key.value]) for key in ConfigKeys if values.get(key.value)}
     for name in ("privateKey", "appKey", "clientKey", "clientId"):
         if name in config:
-            Secret(config[name])
+            remember(config[name])
     missing = [name for name in _NEEDED if name not in config]
     if missing:
         why = "it was never initialised" if "clientKey" in config else "it is damaged"
@@ -1623,6 +1673,13 @@ class VaultRecord:
         """Return the value of the field that ``set`` would write; empty where there is none."""
         item = _field(self.data, label)
         return text_of(item.get("value")) if item else ""
+
+    def secret(self, label: str) -> str:
+        """Return the value that the field holds, with every space in it."""
+        item = _field(self.data, label)
+        values = item.get("value") if item else None
+        value = values[0] if isinstance(values, list) and values else values
+        return value if isinstance(value, str) else ""
 
     def has(self, label: str) -> bool:
         """Whether there is such a field."""
@@ -1764,7 +1821,8 @@ class Vault:
         except _Answered as problem:
             raise NotSaved(
                 str(problem),
-                certain=problem.status < 500,
+                # What comes without Keeper's own error code is from something in between, and proves nothing.
+                certain=problem.status < 500 and problem.status != 408 and bool(problem.code),
                 conflict="out of sync" in problem.message.lower(),
                 wait=_throttle_pause(1, problem.wait) if problem.throttled else None,
             ) from None
@@ -1944,6 +2002,7 @@ class Publishing:
         self._vault, self._record, self._new, self._secret = vault, record, new, secret
         self._follow, self._budget, self._log = follow, budget, log
         self._saves: list[_Save] = []
+        self._confirmed = False
 
     def publish(self) -> None:
         """Save the three fields where nobody was faster, and read them back. Raises RolledBack, Refused, Stopped."""
@@ -1986,6 +2045,8 @@ class Publishing:
                 current = self._reread()
             except RotationError as problem:
                 self._log.say(problem.message)
+                if self._confirmed:
+                    return Shown.OURS
                 return Shown.ANOTHER if isinstance(problem, RolledBack) and not self._saves else Shown.UNKNOWN
             if self._shows_ours(current):
                 return Shown.OURS
@@ -2012,6 +2073,7 @@ class Publishing:
             if not problem.sent:
                 self._saves.remove(attempt)
             return problem
+        self._confirmed = True
         return None
 
     def _reread(self) -> VaultRecord:
@@ -2029,15 +2091,16 @@ class Publishing:
 
     def _shows_ours(self, record: VaultRecord) -> bool:
         same_id = record.value(FIELD_KEY_ID).lower() == self._new.key_id
-        return same_id and record.value(FIELD_SECRET) == self._secret.reveal()
+        return same_id and record.secret(FIELD_SECRET) == self._secret.reveal()
 
     def _settle_saves(self, record: VaultRecord) -> None:
         """Forget the saves that can no longer take effect, now that ``record`` was read and does not show them: Keeper
         has answered no to them, or they carry a revision that has passed."""
         self._saves = [save for save in self._saves if not save.answered_no and save.revision >= record.revision]
+        self._confirmed = self._confirmed and bool(self._saves)
 
     def _stand_back(self, record: VaultRecord) -> None:
-        if record.value(FIELD_SECRET) != self._record.value(FIELD_SECRET):
+        if record.secret(FIELD_SECRET) != self._record.secret(FIELD_SECRET):
             raise RolledBack(
                 f"somebody else published a secret in the record {record.uid} meanwhile",
                 "this run stands back",
@@ -2090,8 +2153,10 @@ class Making:
         self._budget, self._log = budget, log
         self._doubt = _Doubt.NONE
         self.tried = False
+        self._undone: list[str] = []
         self.made: tuple[Credential, Secret] | None = None
         self.removed: list[str] = []
+        self.left: list[str] = []  # after undo has failed
 
     def make(self, end: datetime) -> tuple[Credential, Secret]:
         """Make one secret that is valid until ``end``. Raises Refused, Stopped.
@@ -2104,6 +2169,7 @@ class Making:
                 self.tried, before, self._doubt = True, self._doubt, _Doubt.UNANSWERED
                 try:
                     self.made = self._graph.add_password(self._application, self.display_name, end)
+                    self.left = [self.made[0].key_id]
                 except NotDone as problem:
                     failed = Refused(f"no new secret could be made for {name}", problem.why, problem.todo)
                     if problem.certain or problem.busy:
@@ -2130,6 +2196,7 @@ class Making:
                 if self._graph.remove_password(self._application, item.key_id):
                     self._log.say(f"removed the secret {item.key_id}, whose value was lost on the way")
                     self.removed.append(item.key_id)
+                    self._undone.append(item.key_id)
         except NotDone as problem:
             self._log.say(f"what was made without an answer is not removed yet: {problem.why}")
 
@@ -2160,37 +2227,48 @@ class Making:
         found = [self.made[0].key_id] if self.made else []
         try:
             found += [item.key_id for item in self.look()] if self._doubt is not _Doubt.NONE else []
+            self.left = list(found)
             for key_id in found:
                 self.remove_surely(key_id)
-                self.removed.append(key_id)
+                self.left.remove(key_id)
+                self._undone.append(key_id)
                 self._log.say(f"removed the new secret {key_id}")
         except NotDone as problem:
             self._log.say(f"removing what was made did not succeed: {problem.why}")
             # Graph has refused to make one, and no look can be had at what it has: its word counts.
-            return None if not found and self._doubt is _Doubt.ANSWERED_NO and not self.removed else False
-        return True if self.removed else None
+            return None if not found and self._doubt is _Doubt.ANSWERED_NO and not self._undone else False
+        return True if self._undone else None
 
-    def remove_surely(self, key_id: str) -> None:
-        """Remove a secret that was made moments ago. Raises NotDone.
+    def remove_surely(self, key_id: str) -> bool:
+        """Remove a secret that was made moments ago; return False where it is gone already. Raises NotDone, Stopped.
 
         Graph says that it does not know such a secret as long as the replica asked has not seen it: only when it
         stays unseen for some seconds is it gone.
         """
-        unseen, attempt = 0.0, 1
-        while unseen < _SETTLE:
+        attempt = 1
+        unseen_from: float | None = None  # as the time that was left when it was first seen to be absent
+        while True:
             attempt += 1
-            pause = pause_before(min(attempt, 4))
-            try:
-                if self._graph.remove_password(self._application, key_id):
-                    return
-                self._budget.pause(pause)
-                seen = self._graph.read(self._application).credential(key_id)
-            except NotDone as problem:
-                if problem.certain or pause >= self._budget.left():
-                    raise
-                self._budget.pause(pause)
-            else:
-                unseen = 0.0 if seen else unseen + pause
+            if _unless_busy(lambda: self._graph.remove_password(self._application, key_id)):
+                return True
+            self._budget.pause(pause_before(min(attempt, 4)))
+            seen = _unless_busy(lambda: self._graph.read(self._application).credential(key_id) is not None)
+            if seen:
+                unseen_from = None
+            elif seen is not None and unseen_from is None:
+                unseen_from = self._budget.left()
+            elif seen is not None and unseen_from is not None and unseen_from - self._budget.left() >= _SETTLE:
+                return False
+
+
+def _unless_busy(call: Callable[[], bool]) -> bool | None:
+    """Return what the call does; None where Graph cannot answer now. Raises NotDone where it refuses."""
+    try:
+        return call()
+    except NotDone as problem:
+        if problem.certain:
+            raise
+        return None
 
 
 # ---- retiring -------------------------------------------------------------------------------------------------------
@@ -2202,12 +2280,22 @@ Choice = Callable[[Sequence[Credential], datetime], "tuple[list[Credential], lis
 
 
 class Retiring:
-    """The removal of one application's old secrets. ``kept`` are those that stay, known once ``retire`` has run."""
+    """The removal of one application's old secrets, of which Graph may not list some (``unlisted``) yet.
+
+    ``kept`` are those that stay, known once ``retire`` has run.
+    """
 
     def __init__(
-        self, graph: Graph, application: Application, making: Making, choose: Choice, budget: Budget, log: Log
+        self,
+        graph: Graph,
+        application: Application,
+        unlisted: Sequence[Credential],
+        making: Making,
+        choose: Choice,
+        budget: Budget,
+        log: Log,
     ) -> None:
-        self._graph, self._application, self._making = graph, application, making
+        self._graph, self._application, self._unlisted, self._making = graph, application, unlisted, making
         self._choose, self._budget, self._log = choose, budget, log
         self.kept: list[Kept] = []
 
@@ -2222,7 +2310,7 @@ class Retiring:
             fresh = self._graph.read(self._application)
             late = self._making.look() if self._making.unanswered() else []
             # Reads lag behind writes: what either of the two lists shows is there, or was a moment ago.
-            listed = (*self._application.credentials, *fresh.credentials, *late)
+            listed = (*self._unlisted, *self._application.credentials, *fresh.credentials, *late)
             old, self.kept = self._choose(listed, fresh.read_at)
             for stays in self.kept:
                 self._log.say(f"keeping the secret {stays.key_id}: {stays.reason}")
@@ -2238,13 +2326,16 @@ class Retiring:
     def _remove(self, item: Credential) -> None:
         if item.key_id in self._making.removed:
             return
-        if item.display_name == self._making.display_name:
-            self._making.remove_surely(item.key_id)
-        elif not self._graph.remove_password(self._application, item.key_id):
+        young = item.display_name == self._making.display_name or item in self._unlisted
+        remove = self._making.remove_surely if young else self._remove_old
+        if not remove(item.key_id):
             self._log.say(f"the secret {item.key_id} was gone already")
             return
         self._log.say(f"removed the secret {item.key_id}")
         self._making.removed.append(item.key_id)
+
+    def _remove_old(self, key_id: str) -> bool:
+        return self._graph.remove_password(self._application, key_id)
 
     def remaining(self) -> list[str] | None:
         """Return the key ids that are left after ``retire`` has failed; None where that is not to be had.
@@ -2273,6 +2364,10 @@ class Retiring:
 # The order is what keeps the vault's secret valid at every instant: nothing is stored before it is seen to sign in, and
 # nothing is removed before its successor is read back from the vault. What cannot be known is never guessed: a secret
 # whose save may still take effect is not removed.
+
+
+# A secret that was published before needs no time to spread.
+_SECONDS_FOR_KNOWN = 10
 
 
 @dataclass
@@ -2328,10 +2423,10 @@ def _to_the_end(rotation: Rotation, budget: Budget) -> Outcome:
         try:
             return rotation.run()
         except (Exception, Stopped) as failure:
-            budget.shielded = True
+            budget.shield()
             return rotation.end(failure)
     except Stopped as stop:  # the one signal that is let through came before the shield was up
-        budget.shielded = True
+        budget.shield()
         return rotation.end(stop)
 
 
@@ -2351,24 +2446,29 @@ class Rotation:
         by_client_id = identifier.strip().lower() == self._identity.client_id.strip().lower()
         self._application = self._graph.find(identifier, client_id_first=by_client_id)
         app = self._application
+        if self._identity.record_uid == self._record.uid and not by_client_id and self._foreign(app):
+            raise BadInput(
+                f"the record {self._record.uid} holds an admin application's credential, but names another application",
+                "its client_secret would be overwritten",
+                "remove application_client_id from it, and attach the admin application's own record",
+            )
         facts["application"] = {
             "display_name": app.display_name,
             "object_id": app.object_id,
             "client_id": app.client_id,
         }
         secret = self._record.value(FIELD_SECRET)
-        self._published = Published(
-            self._record.uid, self._record.value(FIELD_KEY_ID), secret[:3], self._record.editable
-        )
-        facts["previous_key_id"] = self._published.key_id
-        facts["previous_expires"] = self._record.value(FIELD_EXPIRES)
+        key_id, expires = self._record.value(FIELD_KEY_ID), self._record.value(FIELD_EXPIRES)
+        self._published = Published(self._record.uid, key_id, secret[:3], self._record.editable, expires)
+        facts.update(previous_key_id=key_id, previous_expires=expires)
         facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
         self._admin_hints = admin_hints(task.sources, app.client_id)
         self._plan: Plan = plan(self._policy, self._published, app, self._admin_hints)
         log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
         self._making = Making(self._graph, app, marker(self._record.uid, uuid.uuid4().hex), budget, log)
         self._publishing: Publishing | None = None
-        self._retiring = Retiring(self._graph, app, self._making, self._choose, budget, log)
+        self._unlisted = unlisted(self._policy, self._published, app)
+        self._retiring = Retiring(self._graph, app, self._unlisted, self._making, self._choose, budget, log)
         self._current: Credential | None = None  # what the vault shows and will show: ours, once it is published
         self._complete = False
 
@@ -2388,13 +2488,12 @@ class Rotation:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
         if self._plan.action == NOTHING:
             return self._unchanged()
-        if self._plan.action == FINISH:
+        if self._plan.action == FINISH and self._published_signs_in():
             self._current = self._application.credential(self._published.key_id)
-            self._prove(Secret(self._record.value(FIELD_SECRET)))
         else:
             self._make_room()
             new, secret = self._making.make(self._plan.end)
-            self._prove(secret)
+            self._prove(secret, self._policy.verify_timeout)
             self._publishing = Publishing(
                 self._vault, self._record, new, secret, follow=self._follow, budget=self._budget, log=self._log
             )
@@ -2405,6 +2504,7 @@ class Rotation:
                 self._identity = replace(self._identity, secret=secret)
         self._retiring.retire()
         self._complete = True
+        self._budget.shield()
         return self._rotated()
 
     def end(self, failure: BaseException) -> Outcome:
@@ -2435,6 +2535,9 @@ class Rotation:
 
     # -- before anything changes
 
+    def _foreign(self, app: Application) -> bool:
+        return self._identity.client_id.strip().lower() != app.client_id
+
     def _sign_in(self) -> Secret:
         return self._entra.token(self._identity)
 
@@ -2458,13 +2561,23 @@ class Rotation:
                 raise Refused("no room could be made for a new secret", problem.why, problem.todo) from None
             self._making.removed.append(item.key_id)
 
-    def _prove(self, secret: Secret) -> None:
+    def _published_signs_in(self) -> bool:
+        """Whether the vault's secret signs in; where it does not, plan a rotation in place of the clean-up."""
+        try:
+            self._prove(Secret(self._record.secret(FIELD_SECRET)), min(_SECONDS_FOR_KNOWN, self._policy.verify_timeout))
+        except RolledBack as problem:
+            self._log.say(f"the vault's secret does not sign in, so it is rotated: {problem.why}")
+            always = replace(self._policy, rotate="always")
+            self._plan = plan(always, self._published, self._application, self._admin_hints)
+            return False
+        return True
+
+    def _prove(self, secret: Secret, limit: int) -> None:
         if not self._policy.verify:
             self._log.say("not proving that the secret signs in (verify is false)")
             self._facts["verified"] = False
             return
-        name, limit = self._application.display_name, self._policy.verify_timeout
-        why = "no answer"
+        name, why = self._application.display_name, "no answer"
         try:
             with self._budget.phase("prove the secret", limit):
                 for attempt in range(1, 1000):
@@ -2491,7 +2604,7 @@ class Rotation:
 
     def _choose(self, listed: Sequence[Credential], now: datetime) -> tuple[list[Credential], list[Kept]]:
         seen_before = self._application.credentials if self._plan.action != FINISH else ()
-        before = [item.key_id for item in seen_before]
+        before = [item.key_id for item in (*seen_before, *self._unlisted)]
         return sort_out(self._policy, self._published, listed, self._current, before, self._admin_hints, now)
 
     # -- back
@@ -2543,8 +2656,8 @@ class Rotation:
 
     def _orphan(self, failure: BaseException, why: str) -> Orphan:
         name = self._making.display_name
-        key_ids = [self._making.made[0].key_id] if self._making.made else []
-        named = f"secret {key_ids[0]}" if key_ids else f"secret named {name}, if it was made at all,"
+        key_ids = list(self._making.left)
+        named = f"secret {', '.join(key_ids)}" if key_ids else f"secret named {name}, if it was made at all,"
         return Orphan(
             f"{self._application.display_name} may have kept the new {named} beside its old ones, which still work",
             f"{_why(failure)}; {why}",
@@ -2762,7 +2875,7 @@ def read_request(stream: IO[bytes]) -> Request:
     records = message["records"]
     if not isinstance(records, str):
         raise BadInput("records on stdin is no text", todo=_TODO)
-    items = _decode(records.encode(), "records on stdin") if records.strip() else []
+    items = _decode(records.encode("ascii", "replace"), "records on stdin") if records.strip() else []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
     return Request(
@@ -2905,7 +3018,7 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
             outcome = Doctor(budget, log).examine(task, http)
         else:
             outcome = perform(task, http, budget, log, options.check)
-        budget.shielded = True
+        budget.shield()
         return outcome
     except BadInput as problem:
         log.say(problem.message)

@@ -68,7 +68,9 @@ options:
     type: bool
     default: true
   verify_timeout:
-    description: The number of seconds to wait until the new secret signs in. It takes Entra seconds, at times minutes.
+    description:
+      - The number of seconds, 300 at the most, to wait until the new secret signs in.
+      - It takes Entra seconds, at times minutes.
     type: int
     default: 120
 extends_documentation_fragment:
@@ -283,7 +285,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._core.doctor import Doctor
 from ..module_utils._core.entra import CLOUDS
-from ..module_utils._core.errors import BadInput
+from ..module_utils._core.errors import BadInput, Stopped
 from ..module_utils._core.http import Http
 from ..module_utils._core.identity import Sources
 from ..module_utils._core.labels import Labelled
@@ -388,7 +390,9 @@ def main() -> t.NoReturn:
         outcome = doctor.examine(lambda: prepare(module.params, http, budget, log), http) if module.check_mode else None
         if outcome is None or outcome.exit_status == 0:
             outcome = perform(lambda: prepare(module.params, http, budget, log), http, budget, log, module.check_mode)
-        budget.shielded = True
+        budget.shield()
+    except Stopped as stop:  # outside of a rotation's phases: nothing has begun
+        module.fail_json(msg=f"the run was stopped: {stop}. Next: run it again.", status="refused", steps=log.steps)
     except Exception as bug:
         module.fail_json(msg=scrub(f"a bug: {type(bug).__name__}: {bug}"), status="error", steps=log.steps)
     result = {**outcome.as_dict(), **(doctor.facts() if module.check_mode else {}), "steps": log.steps}

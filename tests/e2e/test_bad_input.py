@@ -178,7 +178,7 @@ def gone(world: World) -> None:
 SITUATIONS: dict[str, tuple[Callable[[World], object], str, list[str]]] = {
     "record read-only": (lambda w: setattr(w.record, "editable", False), "refused", ["read-only", "edit permission"]),
     "no application id": (lambda w: w.record.edit("application_object_id", ""), "bad_input", ["application_object_id"]),
-    "application id a name": (lambda w: w.record.edit("application_object_id", "billing"), "bad_input", ["billing"]),
+    "application id a name": (lambda w: w.record.edit("application_object_id", "billing"), "bad_input", ["application_object_id"]),
     "application gone": (gone, "refused", ["was not found", "application_object_id"]),
     "admin not an owner": (
         lambda w: w.app.owners.clear(),
@@ -341,3 +341,18 @@ def test_an_application_that_cannot_sign_in_keeps_its_secrets(world: World, form
     assert (result.status, result.changed, result.failed) == ("rolled_back", False, True)
     assert "Conditional Access" in result.message
     assert [one.key_id for one in world.app.live_secrets()] == [world.old.key_id]
+
+
+def test_a_record_with_another_admins_credential_is_not_overwritten(form: str) -> None:
+    with make_world() as world:
+        for label, value in (
+            ("application_client_id", world.admin.client_id),
+            ("tenant_id", world.sandbox.tenant_id),
+            ("client_secret", world.admin_secret.text),
+        ):
+            world.record.edit(label, value)
+        result = FORMS[form](world)
+        assert (result.status, result.changed) == ("bad_input", False)
+        assert "would be overwritten" in result.message
+        assert world.record.value("client_secret") == world.admin_secret.text
+        assert len(world.app.live_secrets()) == 1

@@ -14,9 +14,10 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from .application import Application
 from .entra import Entra, Proof
 from .errors import BadInput, Refused, RotationError
-from .graph import Application, Graph
+from .graph import Graph
 from .http import Http
 from .identity import admin_hints, choose
 from .plan import Published, plan

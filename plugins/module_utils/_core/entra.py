@@ -14,9 +14,10 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
+from .application import guid
 from .errors import BadInput, Refused
 from .http import Http, Reply, Unanswered, busy
-from .redact import Log, Secret
+from .redact import Log, Secret, remember
 from .timing import Budget
 
 try:
@@ -80,14 +81,14 @@ def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
 
 def _root_url(text: str, what: str, where: str) -> str:
     url = text.strip() if "://" in text else "https://" + text.strip()
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
     except ValueError:
         usable = False
     if not usable or re.search(r"\s", url):
         raise BadInput(f"the {what} of {where} is no https address: {text!r}", todo="enter a host name")
-    return "https://" + parts.netloc.lower()
+    return "https://" + urlsplit(url).netloc.lower()
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,11 @@ class Identity:
     record_uid: str = ""
 
     def __post_init__(self) -> None:
+        if guid(self.client_id) is None:
+            remember(self.client_id)  # what was entered in the wrong field may be a secret
         if not _TENANT.fullmatch(self.tenant_id):
             raise BadInput(
-                f"the tenant id of {self.source} is neither an id nor a domain: {self.tenant_id!r}",
+                f"the tenant id of {self.source} is neither an id nor a domain",
                 todo="enter the directory (tenant) id",
             )
 

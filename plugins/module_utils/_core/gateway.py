@@ -66,7 +66,7 @@ def read_request(stream: IO[bytes]) -> Request:
     records = message["records"]
     if not isinstance(records, str):
         raise BadInput("records on stdin is no text", todo=_TODO)
-    items = _decode(records.encode(), "records on stdin") if records.strip() else []
+    items = _decode(records.encode("ascii", "replace"), "records on stdin") if records.strip() else []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
     return Request(

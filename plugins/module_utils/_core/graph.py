@@ -8,75 +8,22 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from .application import Application, Credential, credentials_in, format_time, guid
 from .errors import BadInput, Refused
 from .http import Http, Reply, Unanswered, busy, retry_after
 from .redact import Log, Secret
 
-_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_TIME = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
 # "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
 _TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
+_LATER = (408, 409, 424, 429)
 _CONCURRENT = "Directory_ConcurrencyViolation"
-
-
-def guid(text: str) -> str | None:
-    """Return the GUID in lower case, or None where the text is none (braces and space around it are accepted)."""
-    plain = text.strip().strip("{}").lower()
-    return plain if _GUID.fullmatch(plain) else None
-
-
-def parse_time(text: Any) -> datetime | None:
-    """Return the time of an OData DateTimeOffset, in UTC; None for nothing or anything else.
-
-    Graph writes seven fractional digits or none, which ``datetime.fromisoformat`` reads from Python 3.11 on only.
-    """
-    match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
-    if match is None:
-        return None
-    seconds, fraction, zone = match.groups()
-    zone = "+00:00" if zone is None or zone.upper() == "Z" else zone
-    try:
-        return datetime.fromisoformat(f"{seconds.upper()}.{(fraction or '0')[:6]:<06}{zone}").astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
-
-
-@dataclass(frozen=True)
-class Credential:
-    """One passwordCredential of an application. ``hint`` is the first three characters of the secret."""
-
-    key_id: str
-    display_name: str = ""
-    start: datetime | None = None
-    end: datetime | None = None
-    end_text: str = ""
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Application:
-    """An application as one read of Graph has shown it; ``read_at`` is the server's time of that read."""
-
-    object_id: str
-    client_id: str
-    display_name: str
-    two_secrets: bool
-    credentials: tuple[Credential, ...]
-    read_at: datetime
-
-    def credential(self, key_id: str) -> Credential | None:
-        """Return the credential with that key id, compared without case."""
-        wanted = key_id.strip().lower()
-        return next((credential for credential in self.credentials if credential.key_id == wanted), None)
 
 
 class NotDone(Exception):
@@ -130,7 +77,7 @@ class Graph:
         wanted = guid(identifier)
         if wanted is None:
             raise BadInput(
-                f"{identifier!r} is neither an object id nor a client id",
+                "application_object_id holds neither an object id nor a client id",
                 todo="enter the Object ID of the app registration's overview page",
             )
         forms = [f"/{wanted}", f"(appId='{wanted}')"]
@@ -169,7 +116,7 @@ class Graph:
             client_id,
             str(body.get("displayName") or client_id),
             str(body.get("signInAudience")).lower() in _TWO_SECRETS,
-            tuple(_credentials(listed if isinstance(listed, list) else [])),
+            tuple(credentials_in(listed if isinstance(listed, list) else [])),
             _server_time(reply),
         )
 
@@ -179,14 +126,14 @@ class Graph:
         https://learn.microsoft.com/graph/api/application-addpassword. No startDateTime is sent: with a client's
         clock that is ahead, the secret would not be valid yet. Raises NotDone.
         """
-        wanted = {"displayName": display_name, "endDateTime": _format_time(end)}
+        wanted = {"displayName": display_name, "endDateTime": format_time(end)}
         body = {"passwordCredential": wanted}
         reply = self._call(
             "POST", f"/applications/{application.object_id}/addPassword", "add password", None, body, retry=None
         )
         answer = reply.json()
         text = answer.get("secretText")
-        found = _credentials([answer])
+        found = credentials_in([answer])
         if not found or not isinstance(text, str) or not text:
             raise NotDone("Graph's answer to addPassword could not be read", certain=False)
         credential = found[0]
@@ -303,9 +250,12 @@ class Graph:
             todo = "exempt the application from the policy, or let it use a certificate or a federated credential"
         elif "size of the object has exceeded its limit" in message:
             todo = "remove secrets, redirect URIs or other entries that the application does not need"
+        elif reply.status >= 500 or reply.status in _LATER:
+            todo = "run it again later"
         elif reply.status == 401:
             todo = "check that the authority and the Graph endpoint belong to the same cloud"
-        certain = reply.status < 500 and reply.status not in (408, 409, 424, 429)
+        # What comes without Graph's own error code is from something in between, and proves nothing.
+        certain = reply.status == 401 or (bool(code) and reply.status < 500 and reply.status not in _LATER)
         return NotDone(
             why,
             todo,
@@ -325,44 +275,9 @@ def _busy_or_garbled(reply: Reply) -> bool:
     return _again(reply) or (reply.status == 200 and not reply.json())
 
 
-def _credentials(items: list[Any]) -> list[Credential]:
-    found = []
-    for item in items:
-        key_id = guid(str(item.get("keyId"))) if isinstance(item, dict) else None
-        if key_id is None:
-            continue
-        end = parse_time(item.get("endDateTime"))
-        end_text = str(item.get("endDateTime") or "")
-        if end is not None and not end_text.upper().endswith(("Z", "+00:00")):
-            end_text = _format_time(end)
-        found.append(
-            Credential(
-                key_id,
-                str(item.get("displayName") or ""),
-                parse_time(item.get("startDateTime")),
-                end,
-                end_text,
-                str(item.get("hint") or ""),
-            )
-        )
-    return found
-
-
-def _format_time(when: datetime) -> str:
-    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _server_time(reply: Reply) -> datetime:
     """Graph's own clock: a lifetime counted on a host whose clock is ahead would exceed a policy's maximum."""
     try:
         return parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return datetime.now(timezone.utc)
-
-
-def after(start: datetime, days: int) -> datetime:
-    """Return the time that many days later. Raises BadInput where the calendar ends before."""
-    try:
-        return start + timedelta(days=days)
-    except OverflowError:
-        raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None

@@ -66,7 +66,7 @@ class Reply:
         """Return the body's JSON object; empty where it is anything else."""
         try:
             value = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
 
@@ -162,7 +162,7 @@ class Http:
 
     def _once(self, method: str, url: str, headers: Any, body: Any, files: Any, query: Any) -> Reply:
         self._budget.check()
-        left = self._budget.left()
+        left = max(self._budget.left(), 0.01)
         try:
             with self._session.request(
                 method,
@@ -182,7 +182,7 @@ class Http:
                     if len(content) > _LARGEST_ANSWER:
                         raise Unanswered("the answer is larger than 64 MiB", sent=True)
                 return Reply(response.status_code, response.headers, bytes(content))
-        except requests.exceptions.RequestException as problem:
+        except OSError as problem:  # what requests raises, and a bundle of CAs that is not there
             raise Unanswered(_words(problem), sent=not _not_sent(problem)) from None
 
     def close(self) -> None:
@@ -195,15 +195,19 @@ def _leave_alone(request: Any) -> Any:
 
 
 def _not_sent(problem: Exception) -> bool:
-    if isinstance(problem, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
+    # Neither an SSLError nor a ProxyError proves anything by itself: a connection, or a proxy's tunnel, that is cut
+    # after the request shows as one too.
+    root = _root(problem)
+    if isinstance(root, (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError)):
         return True
-    # An SSLError alone proves nothing: a connection that is cut after the request shows as one too.
-    return isinstance(_root(problem), (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError))
+    no_request = not isinstance(problem, requests.exceptions.RequestException)
+    return no_request or str(root).startswith("Tunnel connection failed")
 
 
 def _root(problem: BaseException) -> BaseException:
     while True:
-        inner = getattr(problem, "reason", None) or (problem.args[0] if problem.args else None)
+        inner = getattr(problem, "reason", None) or getattr(problem, "original_error", None)
+        inner = inner or (problem.args[0] if problem.args else None)
         if isinstance(problem, NewConnectionError) or not isinstance(inner, BaseException):
             return problem
         problem = inner
@@ -217,6 +221,8 @@ def _words(problem: Exception) -> str:
         return f"no connection within {CONNECT_TIMEOUT:.0f} s"
     if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(root):
         return f"no complete answer within {READ_TIMEOUT:.0f} s"
+    if not isinstance(problem, requests.exceptions.RequestException):
+        return str(problem)
     if _not_sent(problem):
         return "no connection: " + str(root).split(": ", 1)[-1]
     return "the connection broke before the answer was complete"

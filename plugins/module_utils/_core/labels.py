@@ -10,21 +10,21 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_PUNCTUATION = re.compile(r"[^a-z0-9]")
+_PUNCTUATION = re.compile(r"[\W_]")
 
 
 def normalise(label: str) -> str:
     """Return the label without case and punctuation: ``Client Secret`` and ``client_secret`` are the same."""
-    return _PUNCTUATION.sub("", label.lower())
+    return _PUNCTUATION.sub("", label.casefold())
 
 
-def find(labels: Sequence[str | None], wanted: str) -> int | None:
+def find(labels: Sequence[Any], wanted: str) -> int | None:
     """Return the index of the first label that equals ``wanted``, else of the first that does when normalised."""
     if wanted in labels:
         return labels.index(wanted)
     plain = normalise(wanted)
     for index, label in enumerate(labels):
-        if label and normalise(label) == plain:
+        if isinstance(label, str) and normalise(label) == plain:
             return index
     return None
 

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import IntEnum
 
+from .application import Application, Credential
 from .errors import Refused
-from .graph import Application, Credential, Graph, NotDone
+from .graph import Graph, NotDone
 from .http import pause_before
 from .redact import Log, Secret
 from .timing import CREATE, Budget
@@ -37,8 +39,10 @@ class Making:
         self._budget, self._log = budget, log
         self._doubt = _Doubt.NONE
         self.tried = False
+        self._undone: list[str] = []
         self.made: tuple[Credential, Secret] | None = None
         self.removed: list[str] = []
+        self.left: list[str] = []  # after undo has failed
 
     def make(self, end: datetime) -> tuple[Credential, Secret]:
         """Make one secret that is valid until ``end``. Raises Refused, Stopped.
@@ -51,6 +55,7 @@ class Making:
                 self.tried, before, self._doubt = True, self._doubt, _Doubt.UNANSWERED
                 try:
                     self.made = self._graph.add_password(self._application, self.display_name, end)
+                    self.left = [self.made[0].key_id]
                 except NotDone as problem:
                     failed = Refused(f"no new secret could be made for {name}", problem.why, problem.todo)
                     if problem.certain or problem.busy:
@@ -77,6 +82,7 @@ class Making:
                 if self._graph.remove_password(self._application, item.key_id):
                     self._log.say(f"removed the secret {item.key_id}, whose value was lost on the way")
                     self.removed.append(item.key_id)
+                    self._undone.append(item.key_id)
         except NotDone as problem:
             self._log.say(f"what was made without an answer is not removed yet: {problem.why}")
 
@@ -107,34 +113,45 @@ class Making:
         found = [self.made[0].key_id] if self.made else []
         try:
             found += [item.key_id for item in self.look()] if self._doubt is not _Doubt.NONE else []
+            self.left = list(found)
             for key_id in found:
                 self.remove_surely(key_id)
-                self.removed.append(key_id)
+                self.left.remove(key_id)
+                self._undone.append(key_id)
                 self._log.say(f"removed the new secret {key_id}")
         except NotDone as problem:
             self._log.say(f"removing what was made did not succeed: {problem.why}")
             # Graph has refused to make one, and no look can be had at what it has: its word counts.
-            return None if not found and self._doubt is _Doubt.ANSWERED_NO and not self.removed else False
-        return True if self.removed else None
+            return None if not found and self._doubt is _Doubt.ANSWERED_NO and not self._undone else False
+        return True if self._undone else None
 
-    def remove_surely(self, key_id: str) -> None:
-        """Remove a secret that was made moments ago. Raises NotDone.
+    def remove_surely(self, key_id: str) -> bool:
+        """Remove a secret that was made moments ago; return False where it is gone already. Raises NotDone, Stopped.
 
         Graph says that it does not know such a secret as long as the replica asked has not seen it: only when it
         stays unseen for some seconds is it gone.
         """
-        unseen, attempt = 0.0, 1
-        while unseen < _SETTLE:
+        attempt = 1
+        unseen_from: float | None = None  # as the time that was left when it was first seen to be absent
+        while True:
             attempt += 1
-            pause = pause_before(min(attempt, 4))
-            try:
-                if self._graph.remove_password(self._application, key_id):
-                    return
-                self._budget.pause(pause)
-                seen = self._graph.read(self._application).credential(key_id)
-            except NotDone as problem:
-                if problem.certain or pause >= self._budget.left():
-                    raise
-                self._budget.pause(pause)
-            else:
-                unseen = 0.0 if seen else unseen + pause
+            if _unless_busy(lambda: self._graph.remove_password(self._application, key_id)):
+                return True
+            self._budget.pause(pause_before(min(attempt, 4)))
+            seen = _unless_busy(lambda: self._graph.read(self._application).credential(key_id) is not None)
+            if seen:
+                unseen_from = None
+            elif seen is not None and unseen_from is None:
+                unseen_from = self._budget.left()
+            elif seen is not None and unseen_from is not None and unseen_from - self._budget.left() >= _SETTLE:
+                return False
+
+
+def _unless_busy(call: Callable[[], bool]) -> bool | None:
+    """Return what the call does; None where Graph cannot answer now. Raises NotDone where it refuses."""
+    try:
+        return call()
+    except NotDone as problem:
+        if problem.certain:
+            raise
+        return None

@@ -82,7 +82,7 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
             outcome = Doctor(budget, log).examine(task, http)
         else:
             outcome = perform(task, http, budget, log, options.check)
-        budget.shielded = True
+        budget.shield()
         return outcome
     except BadInput as problem:
         log.say(problem.message)

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from .application import Application, Credential, after, guid, parse_time
 from .errors import BadInput, Refused
-from .graph import Application, Credential, after
 from .labels import Labelled
 
-# Twice what a rotation may take: an unpublished secret of ours that is older belongs to no run any more.
+# Longer than a rotation may take (475 s with the highest verify_timeout): an unpublished secret of ours that is older
+# belongs to no run any more.
 IN_FLIGHT = timedelta(minutes=10)
 ROTATE, FINISH, NOTHING = "rotate", "finish", "nothing"
 RETIRE_CHOICES = ("all", "managed", "none")
@@ -22,7 +23,7 @@ ROTATE_CHOICES = ("always", "expiring")
 _LIMITS = {
     "lifetime_days": (1, 36500),
     "keep_previous": (0, 1000),
-    "verify_timeout": (1, 3600),
+    "verify_timeout": (1, 300),
     "min_days_left": (0, 36500),
 }
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -89,6 +90,7 @@ class Published:
     key_id: str
     hint: str
     editable: bool = True
+    expires: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,10 +174,28 @@ def _room(published: Published, application: Application) -> tuple[Credential, .
 
 
 def is_orphan(credential: Credential, published: Published, current: Credential | None) -> bool:
-    """Whether an interrupted run made this secret for the record and never published it: it is newer than the
-    published one, ``current``, which must be known to tell."""
-    ours = credential.display_name.startswith(marker(published.record_uid, ""))
-    return ours and current is not None and credential is not current and not _older(credential, current.start)
+    """Whether an interrupted run made this secret for the record and never published it.
+
+    It is newer than the published one, ``current``; or nothing of ours was ever published: then the record names no key
+    id, and what secret it may hold is not this one.
+    """
+    if not credential.display_name.startswith(marker(published.record_uid, "")):
+        return False
+    if current is None and guid(published.key_id) is None:
+        return not published.hint or bool(credential.hint and credential.hint != published.hint)
+    return current is not None and credential.key_id != current.key_id and not _older(credential, current.start)
+
+
+def unlisted(policy: Policy, published: Published, application: Application) -> tuple[Credential, ...]:
+    """Return the secret that the record names where Graph does not list it because it was made minutes ago and has not
+    reached all replicas. That it is so young shows in its end. Where old secrets are to be kept it is left alone."""
+    key_id, end = guid(published.key_id), parse_time(published.expires)
+    if key_id is None or end is None or application.credential(key_id):
+        return ()
+    if policy.retire == "none" or policy.keep_previous:
+        return ()
+    made = end - timedelta(days=policy.lifetime_days)
+    return (Credential(key_id),) if made > application.read_at - IN_FLIGHT else ()
 
 
 def sort_out(
@@ -196,7 +216,7 @@ def sort_out(
     known = {key_id.lower() for key_id in before}
     everything = {credential.key_id: credential for credential in listed}
     current = everything.get(published.key_id.strip().lower())
-    finishing = new is not None and new is current
+    finishing = new is not None and current is not None and new.key_id == current.key_id
     if new is not None:
         everything.pop(new.key_id, None)
     retire: list[Credential] = []

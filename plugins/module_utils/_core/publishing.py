@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from .application import Credential
 from .errors import BadInput, RolledBack, RotationError
-from .graph import Credential
 from .http import pause_before
 from .redact import Log, Secret
 from .timing import PUBLISH, Budget
@@ -54,6 +54,7 @@ class Publishing:
         self._vault, self._record, self._new, self._secret = vault, record, new, secret
         self._follow, self._budget, self._log = follow, budget, log
         self._saves: list[_Save] = []
+        self._confirmed = False
 
     def publish(self) -> None:
         """Save the three fields where nobody was faster, and read them back. Raises RolledBack, Refused, Stopped."""
@@ -96,6 +97,8 @@ class Publishing:
                 current = self._reread()
             except RotationError as problem:
                 self._log.say(problem.message)
+                if self._confirmed:
+                    return Shown.OURS
                 return Shown.ANOTHER if isinstance(problem, RolledBack) and not self._saves else Shown.UNKNOWN
             if self._shows_ours(current):
                 return Shown.OURS
@@ -122,6 +125,7 @@ class Publishing:
             if not problem.sent:
                 self._saves.remove(attempt)
             return problem
+        self._confirmed = True
         return None
 
     def _reread(self) -> VaultRecord:
@@ -139,15 +143,16 @@ class Publishing:
 
     def _shows_ours(self, record: VaultRecord) -> bool:
         same_id = record.value(FIELD_KEY_ID).lower() == self._new.key_id
-        return same_id and record.value(FIELD_SECRET) == self._secret.reveal()
+        return same_id and record.secret(FIELD_SECRET) == self._secret.reveal()
 
     def _settle_saves(self, record: VaultRecord) -> None:
         """Forget the saves that can no longer take effect, now that ``record`` was read and does not show them: Keeper
         has answered no to them, or they carry a revision that has passed."""
         self._saves = [save for save in self._saves if not save.answered_no and save.revision >= record.revision]
+        self._confirmed = self._confirmed and bool(self._saves)
 
     def _stand_back(self, record: VaultRecord) -> None:
-        if record.value(FIELD_SECRET) != self._record.value(FIELD_SECRET):
+        if record.secret(FIELD_SECRET) != self._record.secret(FIELD_SECRET):
             raise RolledBack(
                 f"somebody else published a secret in the record {record.uid} meanwhile",
                 "this run stands back",

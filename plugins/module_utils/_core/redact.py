@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,8 @@ _NAMED = re.compile(
     r"(?:(?:Bearer|Signature)\s+)?[^\s&,;}]+"
 )
 _known: WeakSet[Secret] = WeakSet()
+_for_good: set[str] = set()
+_lock = threading.Lock()
 
 
 class Secret:
@@ -35,7 +38,8 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
-        _known.add(self)
+        with _lock:
+            _known.add(self)
 
     def reveal(self) -> str:
         """Return the value; only for the call that must send or store it."""
@@ -43,12 +47,6 @@ class Secret:
 
     def __bool__(self) -> bool:
         return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._value == other._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
 
     def __str__(self) -> str:
         return MASK
@@ -62,14 +60,22 @@ class Secret:
         raise TypeError("a Secret is not serialised")
 
 
+def remember(value: str) -> None:
+    """Let ``scrub`` know a value that is held as plain text, for as long as the process lives."""
+    with _lock:
+        _for_good.add(value)
+
+
 def scrub(text: str) -> str:
     """Return ``text`` without any secret that this process knows, in plain or encoded form, and without tokens."""
     forms: set[str] = set()
-    for secret in list(_known):
-        value = secret.reveal()
+    with _lock:
+        values = {secret.reveal() for secret in _known} | _for_good
+    for value in values:
         if len(value) >= _SHORTEST:
-            forms.update((value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1], repr(value)[1:-1]))
-            forms.add(base64.b64encode(value.encode()).decode().rstrip("="))
+            forms.update((value, json.dumps(value)[1:-1], repr(value)[1:-1]))
+            encoded = value.encode("utf-8", "replace")
+            forms.update((quote(encoded, safe=""), quote_plus(encoded), base64.b64encode(encoded).decode().rstrip("=")))
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)
     return _NAMED.sub(r"\1" + MASK, _TOKEN.sub(MASK, text))

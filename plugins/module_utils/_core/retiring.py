@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from .application import Application, Credential
 from .errors import RotationError, Stopped
-from .graph import Application, Credential, Graph, NotDone
+from .graph import Graph, NotDone
 from .making import Making
 from .plan import Kept
 from .redact import Log
@@ -21,12 +22,22 @@ Choice = Callable[[Sequence[Credential], datetime], "tuple[list[Credential], lis
 
 
 class Retiring:
-    """The removal of one application's old secrets. ``kept`` are those that stay, known once ``retire`` has run."""
+    """The removal of one application's old secrets, of which Graph may not list some (``unlisted``) yet.
+
+    ``kept`` are those that stay, known once ``retire`` has run.
+    """
 
     def __init__(
-        self, graph: Graph, application: Application, making: Making, choose: Choice, budget: Budget, log: Log
+        self,
+        graph: Graph,
+        application: Application,
+        unlisted: Sequence[Credential],
+        making: Making,
+        choose: Choice,
+        budget: Budget,
+        log: Log,
     ) -> None:
-        self._graph, self._application, self._making = graph, application, making
+        self._graph, self._application, self._unlisted, self._making = graph, application, unlisted, making
         self._choose, self._budget, self._log = choose, budget, log
         self.kept: list[Kept] = []
 
@@ -41,7 +52,7 @@ class Retiring:
             fresh = self._graph.read(self._application)
             late = self._making.look() if self._making.unanswered() else []
             # Reads lag behind writes: what either of the two lists shows is there, or was a moment ago.
-            listed = (*self._application.credentials, *fresh.credentials, *late)
+            listed = (*self._unlisted, *self._application.credentials, *fresh.credentials, *late)
             old, self.kept = self._choose(listed, fresh.read_at)
             for stays in self.kept:
                 self._log.say(f"keeping the secret {stays.key_id}: {stays.reason}")
@@ -57,13 +68,16 @@ class Retiring:
     def _remove(self, item: Credential) -> None:
         if item.key_id in self._making.removed:
             return
-        if item.display_name == self._making.display_name:
-            self._making.remove_surely(item.key_id)
-        elif not self._graph.remove_password(self._application, item.key_id):
+        young = item.display_name == self._making.display_name or item in self._unlisted
+        remove = self._making.remove_surely if young else self._remove_old
+        if not remove(item.key_id):
             self._log.say(f"the secret {item.key_id} was gone already")
             return
         self._log.say(f"removed the secret {item.key_id}")
         self._making.removed.append(item.key_id)
+
+    def _remove_old(self, key_id: str) -> bool:
+        return self._graph.remove_password(self._application, key_id)
 
     def remaining(self) -> list[str] | None:
         """Return the key ids that are left after ``retire`` has failed; None where that is not to be had.

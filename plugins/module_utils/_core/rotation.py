@@ -17,13 +17,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from .application import Application, Credential
 from .entra import Entra, Proof
-from .errors import Incomplete, Orphan, OutOfTime, Refused, RolledBack, RotationError, Stopped
-from .graph import Credential, Graph, NotDone
+from .errors import BadInput, Incomplete, Orphan, OutOfTime, Refused, RolledBack, RotationError, Stopped
+from .graph import Graph, NotDone
 from .http import Http, pause_before
 from .identity import Sources, admin_hints, choose
 from .making import Making
-from .plan import FINISH, NOTHING, Kept, Plan, Policy, Published, marker, plan, sort_out
+from .plan import FINISH, NOTHING, Kept, Plan, Policy, Published, marker, plan, sort_out, unlisted
 from .publishing import (
     FIELD_APPLICATION,
     FIELD_EXPIRES,
@@ -37,6 +38,9 @@ from .redact import Log, Secret, scrub_all
 from .retiring import Retiring
 from .timing import MAKE_ROOM, RESOLVE, UNDO, Budget
 from .vault import Vault, VaultRecord
+
+# A secret that was published before needs no time to spread.
+_SECONDS_FOR_KNOWN = 10
 
 
 @dataclass
@@ -92,10 +96,10 @@ def _to_the_end(rotation: Rotation, budget: Budget) -> Outcome:
         try:
             return rotation.run()
         except (Exception, Stopped) as failure:
-            budget.shielded = True
+            budget.shield()
             return rotation.end(failure)
     except Stopped as stop:  # the one signal that is let through came before the shield was up
-        budget.shielded = True
+        budget.shield()
         return rotation.end(stop)
 
 
@@ -115,24 +119,29 @@ class Rotation:
         by_client_id = identifier.strip().lower() == self._identity.client_id.strip().lower()
         self._application = self._graph.find(identifier, client_id_first=by_client_id)
         app = self._application
+        if self._identity.record_uid == self._record.uid and not by_client_id and self._foreign(app):
+            raise BadInput(
+                f"the record {self._record.uid} holds an admin application's credential, but names another application",
+                "its client_secret would be overwritten",
+                "remove application_client_id from it, and attach the admin application's own record",
+            )
         facts["application"] = {
             "display_name": app.display_name,
             "object_id": app.object_id,
             "client_id": app.client_id,
         }
         secret = self._record.value(FIELD_SECRET)
-        self._published = Published(
-            self._record.uid, self._record.value(FIELD_KEY_ID), secret[:3], self._record.editable
-        )
-        facts["previous_key_id"] = self._published.key_id
-        facts["previous_expires"] = self._record.value(FIELD_EXPIRES)
+        key_id, expires = self._record.value(FIELD_KEY_ID), self._record.value(FIELD_EXPIRES)
+        self._published = Published(self._record.uid, key_id, secret[:3], self._record.editable, expires)
+        facts.update(previous_key_id=key_id, previous_expires=expires)
         facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
         self._admin_hints = admin_hints(task.sources, app.client_id)
         self._plan: Plan = plan(self._policy, self._published, app, self._admin_hints)
         log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
         self._making = Making(self._graph, app, marker(self._record.uid, uuid.uuid4().hex), budget, log)
         self._publishing: Publishing | None = None
-        self._retiring = Retiring(self._graph, app, self._making, self._choose, budget, log)
+        self._unlisted = unlisted(self._policy, self._published, app)
+        self._retiring = Retiring(self._graph, app, self._unlisted, self._making, self._choose, budget, log)
         self._current: Credential | None = None  # what the vault shows and will show: ours, once it is published
         self._complete = False
 
@@ -152,13 +161,12 @@ class Rotation:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
         if self._plan.action == NOTHING:
             return self._unchanged()
-        if self._plan.action == FINISH:
+        if self._plan.action == FINISH and self._published_signs_in():
             self._current = self._application.credential(self._published.key_id)
-            self._prove(Secret(self._record.value(FIELD_SECRET)))
         else:
             self._make_room()
             new, secret = self._making.make(self._plan.end)
-            self._prove(secret)
+            self._prove(secret, self._policy.verify_timeout)
             self._publishing = Publishing(
                 self._vault, self._record, new, secret, follow=self._follow, budget=self._budget, log=self._log
             )
@@ -169,6 +177,7 @@ class Rotation:
                 self._identity = replace(self._identity, secret=secret)
         self._retiring.retire()
         self._complete = True
+        self._budget.shield()
         return self._rotated()
 
     def end(self, failure: BaseException) -> Outcome:
@@ -199,6 +208,9 @@ class Rotation:
 
     # -- before anything changes
 
+    def _foreign(self, app: Application) -> bool:
+        return self._identity.client_id.strip().lower() != app.client_id
+
     def _sign_in(self) -> Secret:
         return self._entra.token(self._identity)
 
@@ -222,13 +234,23 @@ class Rotation:
                 raise Refused("no room could be made for a new secret", problem.why, problem.todo) from None
             self._making.removed.append(item.key_id)
 
-    def _prove(self, secret: Secret) -> None:
+    def _published_signs_in(self) -> bool:
+        """Whether the vault's secret signs in; where it does not, plan a rotation in place of the clean-up."""
+        try:
+            self._prove(Secret(self._record.secret(FIELD_SECRET)), min(_SECONDS_FOR_KNOWN, self._policy.verify_timeout))
+        except RolledBack as problem:
+            self._log.say(f"the vault's secret does not sign in, so it is rotated: {problem.why}")
+            always = replace(self._policy, rotate="always")
+            self._plan = plan(always, self._published, self._application, self._admin_hints)
+            return False
+        return True
+
+    def _prove(self, secret: Secret, limit: int) -> None:
         if not self._policy.verify:
             self._log.say("not proving that the secret signs in (verify is false)")
             self._facts["verified"] = False
             return
-        name, limit = self._application.display_name, self._policy.verify_timeout
-        why = "no answer"
+        name, why = self._application.display_name, "no answer"
         try:
             with self._budget.phase("prove the secret", limit):
                 for attempt in range(1, 1000):
@@ -255,7 +277,7 @@ class Rotation:
 
     def _choose(self, listed: Sequence[Credential], now: datetime) -> tuple[list[Credential], list[Kept]]:
         seen_before = self._application.credentials if self._plan.action != FINISH else ()
-        before = [item.key_id for item in seen_before]
+        before = [item.key_id for item in (*seen_before, *self._unlisted)]
         return sort_out(self._policy, self._published, listed, self._current, before, self._admin_hints, now)
 
     # -- back
@@ -307,8 +329,8 @@ class Rotation:
 
     def _orphan(self, failure: BaseException, why: str) -> Orphan:
         name = self._making.display_name
-        key_ids = [self._making.made[0].key_id] if self._making.made else []
-        named = f"secret {key_ids[0]}" if key_ids else f"secret named {name}, if it was made at all,"
+        key_ids = list(self._making.left)
+        named = f"secret {', '.join(key_ids)}" if key_ids else f"secret named {name}, if it was made at all,"
         return Orphan(
             f"{self._application.display_name} may have kept the new {named} beside its old ones, which still work",
             f"{_why(failure)}; {why}",

@@ -38,6 +38,11 @@ class Budget:
         """Seconds to the end of this phase, never negative."""
         return max(0.0, self._end - time.monotonic())
 
+    def shield(self) -> None:
+        """From now on let signals pass, and forget the phase that one may have cut off."""
+        self.shielded = True
+        self._end = float("inf")
+
     @contextmanager
     def phase(self, name: str, seconds: float) -> Iterator[None]:
         """Limit what runs inside to ``seconds``; it raises OutOfTime at the end of them."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from .errors import BadInput, Refused
 from .http import Http, Reply, Unanswered, pause_before, retry_after
 from .labels import Labelled, find, text_of
-from .redact import Log, Secret
+from .redact import Log, remember
 from .timing import Budget
 
 try:
@@ -58,7 +58,7 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
             compact = "".join(plain.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
             plain = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True).decode("utf-8-sig")
         values = json.loads(plain)
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, RecursionError):
         values = None
     if not isinstance(values, dict):
         raise BadInput(f"the Keeper configuration in {source} is neither JSON nor base64 of JSON", todo=todo)
@@ -66,7 +66,7 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
     config = {key.value: str(values[key.value]) for key in ConfigKeys if values.get(key.value)}
     for name in ("privateKey", "appKey", "clientKey", "clientId"):
         if name in config:
-            Secret(config[name])
+            remember(config[name])
     missing = [name for name in _NEEDED if name not in config]
     if missing:
         why = "it was never initialised" if "clientKey" in config else "it is damaged"
@@ -95,6 +95,13 @@ class VaultRecord:
         """Return the value of the field that ``set`` would write; empty where there is none."""
         item = _field(self.data, label)
         return text_of(item.get("value")) if item else ""
+
+    def secret(self, label: str) -> str:
+        """Return the value that the field holds, with every space in it."""
+        item = _field(self.data, label)
+        values = item.get("value") if item else None
+        value = values[0] if isinstance(values, list) and values else values
+        return value if isinstance(value, str) else ""
 
     def has(self, label: str) -> bool:
         """Whether there is such a field."""
@@ -236,7 +243,8 @@ class Vault:
         except _Answered as problem:
             raise NotSaved(
                 str(problem),
-                certain=problem.status < 500,
+                # What comes without Keeper's own error code is from something in between, and proves nothing.
+                certain=problem.status < 500 and problem.status != 408 and bool(problem.code),
                 conflict="out of sync" in problem.message.lower(),
                 wait=_throttle_pause(1, problem.wait) if problem.throttled else None,
             ) from None
