@@ -69,7 +69,7 @@ options:
     default: true
   verify_timeout:
     description:
-      - The number of seconds, 300 at the most, to wait until the new secret signs in.
+      - The number of seconds, 900 at the most, to wait until the new secret signs in.
       - It takes Entra seconds, at times minutes.
     type: int
     default: 120

@@ -205,7 +205,9 @@ class Entra:
             "scope": self._cloud.graph + "/.default",
         }
         try:
-            reply = self._http.call("POST", self._token_endpoint, name="sign-in with the new secret", body=body)
+            reply = self._http.call(
+                "POST", self._token_endpoint, name="sign-in with the new secret", body=body, retry=_retry
+            )
         except Unanswered as problem:
             return Proof.NOT_YET, str(problem)
         answer = reply.json()

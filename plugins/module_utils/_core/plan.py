@@ -14,16 +14,16 @@ from .application import Application, Credential, after, guid, parse_time
 from .errors import BadInput, Refused
 from .labels import Labelled
 
-# Longer than a rotation may take (475 s with the highest verify_timeout): an unpublished secret of ours that is older
+# Longer than a rotation may take (1075 s with the highest verify_timeout): an unpublished secret of ours that is older
 # belongs to no run any more.
-IN_FLIGHT = timedelta(minutes=10)
+IN_FLIGHT = timedelta(minutes=20)
 ROTATE, FINISH, NOTHING = "rotate", "finish", "nothing"
 RETIRE_CHOICES = ("all", "managed", "none")
 ROTATE_CHOICES = ("always", "expiring")
 _LIMITS = {
     "lifetime_days": (1, 36500),
     "keep_previous": (0, 1000),
-    "verify_timeout": (1, 300),
+    "verify_timeout": (1, 900),
     "min_days_left": (0, 36500),
 }
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
