@@ -436,6 +436,10 @@ except ImportError as _problem:
 else:
     REQUESTS_PROBLEM = ""
 
+# What to do where a service is not reached at all.
+REACH = (
+    "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
+)
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5
@@ -625,7 +629,7 @@ def _root(problem: BaseException) -> BaseException:
 def _words(problem: Exception) -> str:
     root = _root(problem)
     if isinstance(root, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted ({root.verify_message}); REQUESTS_CA_BUNDLE names the CAs"
+        return f"the server's certificate is not trusted ({root.verify_message})"
     if isinstance(problem, requests.exceptions.ConnectTimeout):
         return f"no connection within {CONNECT_TIMEOUT:.0f} s"
     if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(root):
@@ -796,9 +800,7 @@ class Entra:
             self._token_endpoint = client.authority.token_endpoint
             answer: Mapping[str, Any] = client.acquire_token_for_client([self._cloud.graph + "/.default"])
         except Unanswered as problem:
-            raise Refused(
-                f"{self._cloud.authority} was not reached", str(problem), "check the network, the proxy and the clock"
-            ) from None
+            raise Refused(f"{self._cloud.authority} was not reached", str(problem), REACH) from None
         except MsalServiceError:
             answer = {}
         except (ValueError, KeyError, TypeError) as problem:
@@ -834,6 +836,8 @@ class Entra:
         answer = reply.json()
         if reply.status == 200 and answer.get("access_token"):
             return Proof.SIGNED_IN, ""
+        if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
+            return Proof.NOT_YET, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})"
         return classify(reply), _reason({"http_status": reply.status, **answer})
 
 
@@ -1257,6 +1261,8 @@ class Sources:
     fallback: Identity | None = None
     cloud: Cloud | None = None
     default_cloud: Cloud = CLOUDS["AzureCloud"]
+    # What to do where none of them holds an identity.
+    advice: str = "attach a record with application_client_id, client_secret and tenant_id"
 
 
 def choose(sources: Sources) -> tuple[Identity, Cloud]:
@@ -1304,13 +1310,12 @@ def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
         raise BadInput(
             f"{_name(configuration)} holds no client id and client secret",
             "no other source of an admin identity is there",
-            "fill them in, or attach a record with application_client_id, client_secret and tenant_id",
+            sources.advice,
         )
     raise BadInput(
         "no admin identity was found",
-        "no attached record, the application's own record or PAM configuration holds one",
-        "attach a record with application_client_id, client_secret and tenant_id, "
-        "or share the PAM configuration's folder with the Gateway's application",
+        "none of the records that could hold one does",
+        sources.advice,
     )
 
 
@@ -1386,27 +1391,31 @@ class Policy:
                 raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be " + " or ".join(choices), "correct it")
 
 
-def policy_of(record: Labelled) -> Policy:
-    """Return the policy that a record's optional Text fields set; what is blank has its default. Raises BadInput."""
-    values: dict[str, object] = {}
+def policy_of(record: Labelled, **given: object) -> Policy:
+    """Return the policy of what is ``given``, else of the record's optional Text fields, else the default.
+
+    Raises BadInput for a field that cannot be read; one in whose place something is given is not looked at.
+    """
+    values: dict[str, object] = dict(given)
     for name in ("lifetime_days", "keep_previous", "verify_timeout"):
         text = record.get(name)
-        if text:
+        if text and name not in given:
             # No int(): it also takes underscores and other scripts' digits.
             if not (text.isascii() and text.isdigit() and len(text) <= 9):
                 raise _unreadable(record, name, text, "a whole number")
             values[name] = int(text)
     verify = record.get("verify").lower()
-    if verify:
+    if verify and "verify" not in given:
         if verify not in _TRUE + _FALSE:
             raise _unreadable(record, "verify", verify, "true or false")
         values["verify"] = verify in _TRUE
-    if record.get("retire"):
+    if record.get("retire") and "retire" not in given:
         values["retire"] = record.get("retire").lower()
     try:
         return Policy(**values)  # type: ignore[arg-type]
     except BadInput as problem:
-        raise BadInput(f"the record {record.uid}: {problem.what}", problem.why, "correct the field") from None
+        where = "the options and the record" if given else "the record"
+        raise BadInput(f"{where} {record.uid}: {problem.what}", problem.why, "correct it") from None
 
 
 def _unreadable(record: Labelled, name: str, text: str, wanted: str) -> BadInput:
@@ -1458,7 +1467,7 @@ def plan(policy: Policy, published: Published, application: Application, admin_h
     if not published.editable:
         raise Refused(
             f"the record {published.record_uid} is read-only for this KSM application",
-            "the new secret could not be stored",
+            "no secret was made, as it could not be stored",
             "share the record's folder with the application with edit permission",
         )
     end = after(application.read_at, policy.lifetime_days)
@@ -1619,6 +1628,8 @@ _T = TypeVar("_T")
 _THROTTLE_PAUSE = 11.0
 _KEY_CHANGES = 3
 _TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
+# REGION:token or host:token, https://docs.keeper.io/secrets-manager
+_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
 _NEEDED = ("clientId", "privateKey", "appKey")
 
 
@@ -1640,6 +1651,9 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
         values = json.loads(plain)
     except (ValueError, binascii.Error, RecursionError):
         values = None
+    if _ONE_TIME.fullmatch(plain):
+        why = "a device redeems it once, and keeps the configuration that it gets for it"
+        raise BadInput(f"the Keeper configuration in {source} is a one-time token", why, todo)
     if not isinstance(values, dict):
         raise BadInput(f"the Keeper configuration in {source} is neither JSON nor base64 of JSON", todo=todo)
     # Keys that the SDK does not know all collapse into one.
@@ -1686,6 +1700,11 @@ class VaultRecord:
     def has(self, label: str) -> bool:
         """Whether there is such a field."""
         return _field(self.data, label) is not None
+
+    def shows(self, label: str) -> bool:
+        """Whether everybody who opens the record sees the field's value."""
+        item = _field(self.data, label)
+        return item is not None and item.get("type") not in ("secret", "password")
 
     def unusable(self, label: str) -> str | None:
         """Return the type of the field when it cannot hold a text, else None."""
@@ -1790,7 +1809,7 @@ class Vault:
                 "check that the KSM application and its device are not expired, removed or locked to another address",
             ) from None
         except Unanswered as problem:
-            raise Refused("Keeper was not reached", str(problem), "check the network and the proxy") from None
+            raise Refused("Keeper was not reached", str(problem), REACH) from None
         found: dict[str, VaultRecord] = {}
         mended, lost = self._mend(answer)
         for sdk in list(answer.records or []) + mended:
@@ -2015,7 +2034,7 @@ class Publishing:
             for attempt in range(1, _SAVES + 1):
                 problem = self._save(current.with_values(values, (FIELD_SECRET,)))
                 if problem is not None:
-                    self._log.say(f"the record was not saved: {problem.why}")
+                    self._say(problem)
                     if problem.wait:
                         self._budget.pause(problem.wait)
                     if not problem.sent:
@@ -2061,9 +2080,13 @@ class Publishing:
             try:
                 self._vault.save(current)
             except NotSaved as problem:
-                self._log.say(f"the record was not saved: {problem.why}")
+                self._say(problem)
                 self._budget.pause(problem.wait or pause_before(attempt + 1))
         return Shown.UNKNOWN
+
+    def _say(self, problem: NotSaved) -> None:
+        unsure = problem.sent and not problem.certain
+        self._log.say(f"the save was not {'confirmed' if unsure else 'made'}: {problem.why}; reading the record")
 
     def _save(self, record: VaultRecord) -> NotSaved | None:
         attempt = _Save(record.revision)
@@ -2466,6 +2489,8 @@ class Rotation:
         facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
         self._admin_hints = admin_hints(task.sources, app.client_id)
         self._plan: Plan = plan(self._policy, self._published, app, self._admin_hints)
+        if self._record.shows(FIELD_SECRET):
+            log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
         log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
         self._making = Making(self._graph, app, marker(self._record.uid, uuid.uuid4().hex), budget, log)
         self._publishing: Publishing | None = None
@@ -2482,7 +2507,8 @@ class Rotation:
         if todo.action == NOTHING:
             return self._unchanged()
         verb = "would be rotated" if todo.action != FINISH else "needs no new secret, but would be cleaned up"
-        text = f"{name} {verb}: {todo.reason}; {len(self._facts['would_remove'])} old secrets would be removed."
+        text = f"{name} {verb}: {todo.reason}; old secrets that would be removed: {len(self._facts['would_remove'])}."
+        self._log.say(text)
         self._facts["expires"] = todo.end.strftime("%Y-%m-%dT%H:%M:%SZ") if todo.action != FINISH else ""
         return Outcome("planned", 0, text, True, self._facts)
 
@@ -2595,7 +2621,7 @@ class Rotation:
                             "remove the cause, or set verify to false if it cannot sign in from this host",
                         )
                     if attempt == 1:
-                        self._log.say(f"the secret does not sign in yet: {why}")
+                        self._log.say(f"the secret does not sign in yet, waiting up to {limit} s: {why}")
                     # The last attempt is made shortly before the time is over.
                     self._budget.pause(min(pause_before(min(attempt, 4) + 1), self._budget.left() - 0.5))
         except OutOfTime:
@@ -2651,8 +2677,6 @@ class Rotation:
             return self._orphan(failure, "it could not be removed")
         if removed is None:
             return unchanged
-        if isinstance(wanted, RolledBack):
-            return wanted
         todo = wanted.todo if wanted else "run it again"
         return RolledBack(f"{name} was not rotated, the new secret was removed again", _why(failure), todo)
 
@@ -2733,15 +2757,19 @@ class Doctor:
 
     def outcome(self) -> Outcome:
         """Return what all looks together say."""
+        first = next((check for check in self.checks if check.level == FAILURE), None)
         counts = {level: sum(check.level == level for check in self.checks) for level in (OK, WARNING, FAILURE)}
         status = {0: "unchanged", BadInput.exit_status: "bad_input", Refused.exit_status: "refused"}[self._exit_status]
-        text = ", ".join(f"{count} {level}" for level, count in counts.items())
-        return Outcome(status, self._exit_status, f"checked, nothing was changed: {text}.", False, self.facts())
+        count = ", ".join(f"{number} {level}" for level, number in counts.items())
+        found = f"{first.text}. Next: {first.todo}" if first else "everything that a rotation needs is there"
+        text = f"{found} (checked, nothing was changed: {count})."
+        self._log.say(text)
+        return Outcome(status, self._exit_status, text, False, self.facts())
 
     def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
         check = Check(name, level, text, todo)
         self.checks.append(check)
-        self._log.say(f"{level:8}{name}: {text}" + (f". Next: {todo}" if todo else ""))
+        self._log.say(f"{level}: {name}: {text}" + (f". Next: {todo}" if todo else ""))
 
     def _examine(self, prepare: Callable[[], Task], http: Http) -> None:
         task = prepare()
@@ -2758,7 +2786,7 @@ class Doctor:
         self._add("application", OK, f"{text}, {len(application.credentials)} secret(s)")
         self._permission(graph, application)
         self._clock(application)
-        self._current(entra, application, record.value(FIELD_SECRET))
+        self._current(entra, application, record.secret(FIELD_SECRET), task.policy.verify)
         secret = record.value(FIELD_SECRET)
         published = Published(record.uid, record.value(FIELD_KEY_ID), secret[:3], record.editable)
         todo = plan(task.policy, published, application, admin_hints(task.sources, application.client_id))
@@ -2769,6 +2797,8 @@ class Doctor:
         check_fields(record, bool(task.application))
         missing = [name for name in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES) if not record.has(name)]
         note = f"; {', '.join(missing)} will be created" if missing else ""
+        if record.shows(FIELD_SECRET):
+            note += f"; {FIELD_SECRET} is no Hidden field, everybody who opens the record sees it"
         if record.type != "pamUser":
             note += f"; it is of type {record.type}, which the Gateway does not rotate"
         self._add("record", WARNING if note else OK, f"{record.title!r} ({record.uid}) has usable fields{note}")
@@ -2802,15 +2832,30 @@ class Doctor:
         todo = "" if level == OK else "let the host keep its time (NTP)"
         self._add("clock", level, f"differs from Graph's by {skew:.0f} s", todo)
 
-    def _current(self, entra: Entra, application: Application, secret: str) -> None:
+    def _current(self, entra: Entra, application: Application, secret: str, verify: bool) -> None:
         if not secret:
             self._add("current secret", WARNING, "the record holds none yet")
             return
         proof, why = entra.prove(application.client_id, Secret(secret))
         if proof is Proof.SIGNED_IN:
             self._add("current secret", OK, "the vault's secret signs in")
-        else:
+        elif proof is Proof.NOT_YET:
             self._add("current secret", WARNING, f"the vault's secret does not sign in: {why}", "rotate it")
+        else:
+            # Neither would a new one.
+            self._exit_status = self._exit_status or (Refused.exit_status if verify else 0)
+            todo = "remove the cause, or set verify to false if it cannot sign in from this host"
+            self._add("current secret", FAILURE if verify else WARNING, f"the application cannot sign in: {why}", todo)
+
+
+def dry_run(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool) -> Outcome:
+    """Look at everything; with ``check``, and where nothing stands in the way, also say what would be done."""
+    doctor = Doctor(budget, log)
+    outcome = doctor.examine(prepare, http)
+    if check and outcome.exit_status == 0:
+        outcome = perform(prepare, http, budget, log, check=True)
+        outcome.facts.update(doctor.facts())
+    return outcome
 
 
 def packages() -> str:
@@ -2956,9 +3001,8 @@ def _read_file(path: str) -> str:
             return file.read(_LONGEST).decode("utf-8-sig")
     except (OSError, ValueError) as problem:
         why = getattr(problem, "strerror", None) or "it is no text"
-        raise BadInput(
-            f"the Keeper configuration {path} cannot be read", why, "run the script as the Gateway's user"
-        ) from None
+        todo = "correct the path" if isinstance(problem, FileNotFoundError) else "run the script as the Gateway's user"
+        raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo) from None
 
 
 # ---- pam_script -----------------------------------------------------------------------------------------------------
@@ -2967,7 +3011,8 @@ def _read_file(path: str) -> str:
 
 _HELP = """Rotates the client secret of a Microsoft Entra application and publishes it in its Keeper record.
 The Keeper Gateway runs it as a PAM Script (rotation method "Run PAM scripts only") and passes it the record on
-stdin. It writes its steps to stderr and one line of JSON to stdout."""
+stdin: one line, base64 of a JSON object with userRecordUid, providerRecordUid and records, which is base64 of a JSON
+array. It writes its steps to stderr and one line of JSON to stdout."""
 _EPILOG = """exit status: 0 rotated, 1 bug, 2 bad input, 3 refused, 4 rolled back, 5 incomplete (new secret valid, old
 ones remain), 6 orphan (a new secret could not be removed)"""
 
@@ -2983,13 +3028,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rotate_azure_app.py", description=_HELP, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument("--doctor", action="store_true", help="change nothing, check everything that a rotation needs")
-    parser.add_argument("--record", metavar="UID", default="", help="with --doctor: the record, in place of stdin")
+    parser.add_argument("--check", action="store_true", help="the same, and say what would be done")
+    parser.add_argument("--record", metavar="UID", default="", help="with these: the record, in place of stdin")
     parser.add_argument("--provider", metavar="UID", default="", help="with --record: the PAM configuration")
-    parser.add_argument("--check", action="store_true", help="change nothing, say what would be done")
     parser.add_argument("--debug", action="store_true", help="write every call, and a traceback for a bug, to stderr")
     options = parser.parse_args(arguments)
-    if (options.record and not options.doctor) or (options.provider and not options.record):
-        parser.error("--record goes with --doctor, --provider with --record")
+    dry = options.doctor or options.check
+    if (options.record and not dry) or (options.provider and not options.record):
+        parser.error("--record goes with --doctor or --check, --provider with --record")
     if not options.record and sys.stdin is not None and sys.stdin.isatty():
         parser.print_help(sys.stderr)
         return BadInput.exit_status
@@ -3001,25 +3047,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
     try:
+        dry = options.doctor or options.check
         missing = missing_libraries()
         if missing:
             raise BadInput(
                 "Python packages are missing: " + ", ".join(missing),
-                f"{sys.executable}: {'; '.join(missing.values())}",
-                f"install them with {sys.executable} -m pip, or let the script command name another Python",
+                "; ".join(missing.values()),
+                f"{sys.executable} -m pip install {' '.join(missing)}, or let the script command name another Python",
             )
         budget = Budget()
         catch_signals(budget)
         http = Http(budget, log)
 
-        def task() -> Task:
-            request = Request(options.record, options.provider, ()) if options.record else read_request(_stdin())
-            return prepare(request, http, budget, log, environ)
+        requests: list[Request] = []
 
-        if options.doctor:
-            outcome = Doctor(budget, log).examine(task, http)
-        else:
-            outcome = perform(task, http, budget, log, options.check)
+        def task() -> Task:
+            if not requests:
+                named = Request(options.record, options.provider, ()) if options.record else None
+                requests.append(named or read_request(_stdin()))
+            return prepare(requests[0], http, budget, log, environ)
+
+        outcome = dry_run(task, http, budget, log, options.check) if dry else perform(task, http, budget, log)
         budget.shield()
         return outcome
     except BadInput as problem:
@@ -3064,7 +3112,14 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
     if configuration is None and request.provider_uid in found:
         configuration = found[request.provider_uid].view()
     own = record.view()
-    sources = Sources(attached=request.attached(), own=own, configuration=configuration)
+    advice = (
+        "fill in the PAM configuration's client id and secret, or attach the admin application's record"
+    )
+    if not request.provider_uid:
+        advice = "attach the admin application's record to the script, or name the PAM configuration (--provider)"
+    elif configuration is None:
+        advice = f"share the folder of the PAM configuration {request.provider_uid} with the Gateway's application"
+    sources = Sources(advice=advice, attached=request.attached(), own=own, configuration=configuration)
     return Task(vault, record, sources, policy_of(own))
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ._core.entra import CLOUDS, Cloud, Identity, custom_cloud
-from ._core.errors import BadInput
+from ._core.errors import BadInput, RotationError, Stopped
+from ._core.http import Http
 from ._core.pam_script import missing_libraries
-from ._core.redact import Secret
+from ._core.redact import Log, Secret, scrub, scrub_all
+from ._core.timing import Budget, catch_signals
 from ._core.vault import parse_configuration
 
 # Corresponds to plugins/doc_fragments/_keeper.py
@@ -65,7 +67,9 @@ def keeper_configuration(params: Mapping[str, Any], environ: Mapping[str, str]) 
         return parse_configuration(text, source)
     if path:
         return parse_configuration(_read(path, "Keeper configuration"), path)
-    raise BadInput("no Keeper configuration was given", todo="set keeper_config or keeper_config_file")
+    raise BadInput(
+        "no Keeper configuration was given", todo="set keeper_config or keeper_config_file, or the variable KSM_CONFIG"
+    )
 
 
 def identities(params: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Identity | None, Identity | None]:
@@ -85,7 +89,10 @@ def identities(params: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[I
     if not values["client_secret"] and not values["certificate_path"]:
         missing.append("client_secret or certificate_path")
     if missing:
-        raise BadInput("the admin identity in the options lacks " + " and ".join(missing), todo="set it")
+        raise BadInput(
+            "the admin identity in the options lacks " + " and ".join(missing),
+            todo="set them, or use pam_config or admin_record",
+        )
     return _identity(values, "the task's options"), None
 
 
@@ -116,3 +123,23 @@ def _read(path: str, what: str) -> str:
     except (OSError, ValueError) as problem:
         why = getattr(problem, "strerror", None) or "it is no text"
         raise BadInput(f"the {what} {path} cannot be read", why, "check the path and its permissions") from None
+
+
+def edit_record(module: AnsibleModule, work: Callable[[Http, Budget, Log], dict[str, Any]]) -> NoReturn:
+    """Do the work of a module that edits one record, and end the module with its result or its error."""
+    require_libraries(module)
+    log = Log(lambda line: None)
+    budget = Budget()
+    catch_signals(budget)
+    try:
+        result = work(Http(budget, log), budget, log)
+    except RotationError as problem:
+        module.fail_json(msg=scrub(problem.message), status=problem.status, steps=log.steps)
+    except Stopped as stop:
+        module.fail_json(msg=f"Nothing was changed: {stop}. Next: run it again.", status="refused", steps=log.steps)
+    except Exception as bug:
+        module.fail_json(msg=scrub(f"a bug: {type(bug).__name__}: {bug}"), status="error", steps=log.steps)
+    diff = result.pop("diff", None)
+    if module._diff and diff:
+        result["diff"] = diff
+    module.exit_json(**scrub_all(result), steps=log.steps)

@@ -44,35 +44,36 @@ options:
   lifetime_days:
     description:
       - The number of days that the new secret is valid.
+      - Without it, the record's field of this name counts, else 365.
       - Policies of the tenant may limit it. A value that is too high is refused before anything is changed.
     type: int
-    default: 365
   keep_previous:
-    description: The number of old secrets that stay, the newest first, for consumers that need time to follow.
+    description:
+      - The number of old secrets that stay, the newest first, for consumers that need time to follow.
+      - Without it, the record's field of this name counts, else 0.
     type: int
-    default: 0
   retire:
     description:
       - Which old secrets are removed once the new one is published.
+      - Without it, the record's field of this name counts, else V(all).
       - V(all) is what Keeper's documentation describes; V(managed) removes only those that were made for this record or
         that the record names; V(none) leaves them to expire.
       - Never removed are secrets that were made after the new one, and the one that the admin application signs in with
         when it is kept in another record. Always removed is what interrupted runs left and nobody can know.
     type: str
     choices: [all, managed, none]
-    default: all
   verify:
     description:
       - Whether the new secret must sign in before it is published.
       - Set it to V(false) only for applications that cannot sign in from the host that runs the module.
+      - Without it, the record's field of this name counts, else V(true).
     type: bool
-    default: true
   verify_timeout:
     description:
       - The number of seconds, 900 at the most, to wait until the new secret signs in.
       - It takes Entra seconds, at times minutes.
+      - Without it, the record's field of this name counts, else 120.
     type: int
-    default: 120
 extends_documentation_fragment:
   - keeperpam.azure._attributes
   - keeperpam.azure._keeper
@@ -93,7 +94,7 @@ attributes:
 notes:
   - The module runs where Graph and Keeper can be reached and the Python packages are installed, usually on the
     controller. For C(localhost) set C(ansible_python_interpreter) to C({{ ansible_playbook_python }}).
-  - A run takes 295 seconds at the most with the default O(verify_timeout), whatever the services do.
+  - A run takes 295 seconds at the most with a O(verify_timeout) of 120, whatever the services do.
 seealso:
   - name: Keeper's page on rotating Azure application secrets
     description: The record's fields, the permissions, and Keeper's own script, which this collection replaces.
@@ -283,13 +284,13 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._core.doctor import Doctor
+from ..module_utils._core.doctor import dry_run
 from ..module_utils._core.entra import CLOUDS
 from ..module_utils._core.errors import BadInput, Stopped
 from ..module_utils._core.http import Http
 from ..module_utils._core.identity import Sources
 from ..module_utils._core.labels import Labelled
-from ..module_utils._core.plan import RETIRE_CHOICES, ROTATE_CHOICES, Policy
+from ..module_utils._core.plan import RETIRE_CHOICES, ROTATE_CHOICES, policy_of
 from ..module_utils._core.redact import Log, scrub
 from ..module_utils._core.rotation import Outcome, Task, perform
 from ..module_utils._core.timing import Budget, catch_signals
@@ -309,18 +310,17 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "application": {"type": "str"},
     "rotate": {"type": "str", "choices": list(ROTATE_CHOICES), "default": "always"},
     "min_days_left": {"type": "int", "default": 30},
-    "lifetime_days": {"type": "int", "default": 365},
-    "keep_previous": {"type": "int", "default": 0},
-    "retire": {"type": "str", "choices": list(RETIRE_CHOICES), "default": "all"},
-    "verify": {"type": "bool", "default": True},
-    "verify_timeout": {"type": "int", "default": 120},
+    "lifetime_days": {"type": "int"},
+    "keep_previous": {"type": "int"},
+    "retire": {"type": "str", "choices": list(RETIRE_CHOICES)},
+    "verify": {"type": "bool"},
+    "verify_timeout": {"type": "int"},
 }
 POLICY = ("rotate", "min_days_left", "lifetime_days", "keep_previous", "retire", "verify", "verify_timeout")
 
 
 def prepare(params: dict[str, t.Any], http: Http, budget: Budget, log: Log) -> Task:
     """Read the options and the records. Raises BadInput, Refused."""
-    policy = Policy(**{name: params[name] for name in POLICY})
     explicit, fallback = identities(params, dict(os.environ))
     named = cloud(params["cloud_environment"], "cloud_environment")
     default = cloud(os.environ.get("AZURE_CLOUD_ENVIRONMENT"), "the environment variable AZURE_CLOUD_ENVIRONMENT")
@@ -335,6 +335,7 @@ def prepare(params: dict[str, t.Any], http: Http, budget: Budget, log: Log) -> T
             raise BadInput(f"the record {params['admin_record']} lacks application_client_id", todo="fill in the field")
     configuration = _record(found, params["pam_config"], "pam_config").view() if params["pam_config"] else None
     sources = Sources(
+        advice="set pam_config or admin_record, or tenant_id, client_id and client_secret",
         explicit=explicit,
         attached=attached,
         own=record.view(),
@@ -343,7 +344,8 @@ def prepare(params: dict[str, t.Any], http: Http, budget: Budget, log: Log) -> T
         cloud=named,
         default_cloud=default or CLOUDS["AzureCloud"],
     )
-    return Task(vault, record, sources, policy, params["application"] or "")
+    given = {name: params[name] for name in POLICY if params[name] is not None}
+    return Task(vault, record, sources, policy_of(sources.own or record.view(), **given), params["application"] or "")
 
 
 def _record(found: dict[str, VaultRecord], uid: str, option: str) -> VaultRecord:
@@ -386,16 +388,18 @@ def main() -> t.NoReturn:
         budget = Budget()
         catch_signals(budget)
         http = Http(budget, log)
-        doctor = Doctor(budget, log)
-        outcome = doctor.examine(lambda: prepare(module.params, http, budget, log), http) if module.check_mode else None
-        if outcome is None or outcome.exit_status == 0:
-            outcome = perform(lambda: prepare(module.params, http, budget, log), http, budget, log, module.check_mode)
+
+        def task() -> Task:
+            return prepare(module.params, http, budget, log)
+
+        dry = module.check_mode
+        outcome = dry_run(task, http, budget, log, check=True) if dry else perform(task, http, budget, log)
         budget.shield()
     except Stopped as stop:  # outside of a rotation's phases: nothing has begun
         module.fail_json(msg=f"the run was stopped: {stop}. Next: run it again.", status="refused", steps=log.steps)
     except Exception as bug:
         module.fail_json(msg=scrub(f"a bug: {type(bug).__name__}: {bug}"), status="error", steps=log.steps)
-    result = {**outcome.as_dict(), **(doctor.facts() if module.check_mode else {}), "steps": log.steps}
+    result = {**outcome.as_dict(), "steps": log.steps}
     result["msg"] = result.pop("message")
     if module._diff and "secrets_before" in result:
         result["diff"] = diff(outcome)

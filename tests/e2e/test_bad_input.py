@@ -178,7 +178,11 @@ def gone(world: World) -> None:
 SITUATIONS: dict[str, tuple[Callable[[World], object], str, list[str]]] = {
     "record read-only": (lambda w: setattr(w.record, "editable", False), "refused", ["read-only", "edit permission"]),
     "no application id": (lambda w: w.record.edit("application_object_id", ""), "bad_input", ["application_object_id"]),
-    "application id a name": (lambda w: w.record.edit("application_object_id", "billing"), "bad_input", ["application_object_id"]),
+    "application id a name": (
+        lambda w: w.record.edit("application_object_id", "billing"),
+        "bad_input",
+        ["application_object_id"],
+    ),
     "application gone": (gone, "refused", ["was not found", "application_object_id"]),
     "admin not an owner": (
         lambda w: w.app.owners.clear(),

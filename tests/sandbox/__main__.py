@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import signal
 import threading
 
@@ -21,6 +22,9 @@ def main() -> None:
         description="Emulate Microsoft Entra, Microsoft Graph and Keeper Secrets Manager on the loopback, with a small "
         "seeded tenant. Prints one line of JSON (environment for clients, record UIDs, endpoints) and "
         "serves until SIGTERM or SIGINT. Everything in it is made up and gone when it stops.",
+    )
+    parser.add_argument(
+        "--export", action="store_true", help="print shell commands that set the variables of a client instead"
     )
     for name in ("entra", "graph", "keeper"):
         parser.add_argument(f"--{name}-port", type=int, default=0, metavar="PORT", help="a fixed port (default: any)")
@@ -46,6 +50,15 @@ def main() -> None:
         sandbox.directory.usable_after = options.usable_after
         sandbox.directory.visible_after = options.visible_after
         seeded = seed(sandbox)
+        if options.export:
+            environ = {name: value for name, value in sandbox.environ().items() if name != "PATH"}
+            environ["KSM_CONFIG"] = environ["GATEWAY_CONFIG"]
+            environ["RECORD"] = seeded.records["billing-api"].uid
+            environ["PAM_CONFIG"] = seeded.configuration.uid
+            for name, value in environ.items():
+                print(f"export {name}={shlex.quote(value)}", flush=True)
+            stop.wait()
+            return
         print(
             json.dumps(
                 {

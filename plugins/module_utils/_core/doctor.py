@@ -23,7 +23,7 @@ from .identity import admin_hints, choose
 from .plan import Published, plan
 from .publishing import FIELD_APPLICATION, FIELD_EXPIRES, FIELD_KEY_ID, FIELD_SECRET, check_fields
 from .redact import Log, Secret
-from .rotation import Outcome, Task
+from .rotation import Outcome, Task, perform
 from .timing import RESOLVE, Budget
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
@@ -74,15 +74,19 @@ class Doctor:
 
     def outcome(self) -> Outcome:
         """Return what all looks together say."""
+        first = next((check for check in self.checks if check.level == FAILURE), None)
         counts = {level: sum(check.level == level for check in self.checks) for level in (OK, WARNING, FAILURE)}
         status = {0: "unchanged", BadInput.exit_status: "bad_input", Refused.exit_status: "refused"}[self._exit_status]
-        text = ", ".join(f"{count} {level}" for level, count in counts.items())
-        return Outcome(status, self._exit_status, f"checked, nothing was changed: {text}.", False, self.facts())
+        count = ", ".join(f"{number} {level}" for level, number in counts.items())
+        found = f"{first.text}. Next: {first.todo}" if first else "everything that a rotation needs is there"
+        text = f"{found} (checked, nothing was changed: {count})."
+        self._log.say(text)
+        return Outcome(status, self._exit_status, text, False, self.facts())
 
     def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
         check = Check(name, level, text, todo)
         self.checks.append(check)
-        self._log.say(f"{level:8}{name}: {text}" + (f". Next: {todo}" if todo else ""))
+        self._log.say(f"{level}: {name}: {text}" + (f". Next: {todo}" if todo else ""))
 
     def _examine(self, prepare: Callable[[], Task], http: Http) -> None:
         task = prepare()
@@ -99,7 +103,7 @@ class Doctor:
         self._add("application", OK, f"{text}, {len(application.credentials)} secret(s)")
         self._permission(graph, application)
         self._clock(application)
-        self._current(entra, application, record.value(FIELD_SECRET))
+        self._current(entra, application, record.secret(FIELD_SECRET), task.policy.verify)
         secret = record.value(FIELD_SECRET)
         published = Published(record.uid, record.value(FIELD_KEY_ID), secret[:3], record.editable)
         todo = plan(task.policy, published, application, admin_hints(task.sources, application.client_id))
@@ -110,6 +114,8 @@ class Doctor:
         check_fields(record, bool(task.application))
         missing = [name for name in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES) if not record.has(name)]
         note = f"; {', '.join(missing)} will be created" if missing else ""
+        if record.shows(FIELD_SECRET):
+            note += f"; {FIELD_SECRET} is no Hidden field, everybody who opens the record sees it"
         if record.type != "pamUser":
             note += f"; it is of type {record.type}, which the Gateway does not rotate"
         self._add("record", WARNING if note else OK, f"{record.title!r} ({record.uid}) has usable fields{note}")
@@ -143,15 +149,30 @@ class Doctor:
         todo = "" if level == OK else "let the host keep its time (NTP)"
         self._add("clock", level, f"differs from Graph's by {skew:.0f} s", todo)
 
-    def _current(self, entra: Entra, application: Application, secret: str) -> None:
+    def _current(self, entra: Entra, application: Application, secret: str, verify: bool) -> None:
         if not secret:
             self._add("current secret", WARNING, "the record holds none yet")
             return
         proof, why = entra.prove(application.client_id, Secret(secret))
         if proof is Proof.SIGNED_IN:
             self._add("current secret", OK, "the vault's secret signs in")
-        else:
+        elif proof is Proof.NOT_YET:
             self._add("current secret", WARNING, f"the vault's secret does not sign in: {why}", "rotate it")
+        else:
+            # Neither would a new one.
+            self._exit_status = self._exit_status or (Refused.exit_status if verify else 0)
+            todo = "remove the cause, or set verify to false if it cannot sign in from this host"
+            self._add("current secret", FAILURE if verify else WARNING, f"the application cannot sign in: {why}", todo)
+
+
+def dry_run(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool) -> Outcome:
+    """Look at everything; with ``check``, and where nothing stands in the way, also say what would be done."""
+    doctor = Doctor(budget, log)
+    outcome = doctor.examine(prepare, http)
+    if check and outcome.exit_status == 0:
+        outcome = perform(prepare, http, budget, log, check=True)
+        outcome.facts.update(doctor.facts())
+    return outcome
 
 
 def packages() -> str:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from .application import guid
 from .errors import BadInput, Refused
-from .http import Http, Reply, Unanswered, busy
+from .http import REACH, Http, Reply, Unanswered, busy
 from .redact import Log, Secret, remember
 from .timing import Budget
 
@@ -175,9 +175,7 @@ class Entra:
             self._token_endpoint = client.authority.token_endpoint
             answer: Mapping[str, Any] = client.acquire_token_for_client([self._cloud.graph + "/.default"])
         except Unanswered as problem:
-            raise Refused(
-                f"{self._cloud.authority} was not reached", str(problem), "check the network, the proxy and the clock"
-            ) from None
+            raise Refused(f"{self._cloud.authority} was not reached", str(problem), REACH) from None
         except MsalServiceError:
             answer = {}
         except (ValueError, KeyError, TypeError) as problem:
@@ -213,6 +211,8 @@ class Entra:
         answer = reply.json()
         if reply.status == 200 and answer.get("access_token"):
             return Proof.SIGNED_IN, ""
+        if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
+            return Proof.NOT_YET, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})"
         return classify(reply), _reason({"http_status": reply.status, **answer})
 
 

@@ -145,6 +145,5 @@ def _read_file(path: str) -> str:
             return file.read(_LONGEST).decode("utf-8-sig")
     except (OSError, ValueError) as problem:
         why = getattr(problem, "strerror", None) or "it is no text"
-        raise BadInput(
-            f"the Keeper configuration {path} cannot be read", why, "run the script as the Gateway's user"
-        ) from None
+        todo = "correct the path" if isinstance(problem, FileNotFoundError) else "run the script as the Gateway's user"
+        raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo) from None

@@ -27,6 +27,10 @@ except ImportError as _problem:
 else:
     REQUESTS_PROBLEM = ""
 
+# What to do where a service is not reached at all.
+REACH = (
+    "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
+)
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5
@@ -216,7 +220,7 @@ def _root(problem: BaseException) -> BaseException:
 def _words(problem: Exception) -> str:
     root = _root(problem)
     if isinstance(root, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted ({root.verify_message}); REQUESTS_CA_BUNDLE names the CAs"
+        return f"the server's certificate is not trusted ({root.verify_message})"
     if isinstance(problem, requests.exceptions.ConnectTimeout):
         return f"no connection within {CONNECT_TIMEOUT:.0f} s"
     if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(root):

@@ -32,6 +32,8 @@ class Sources:
     fallback: Identity | None = None
     cloud: Cloud | None = None
     default_cloud: Cloud = CLOUDS["AzureCloud"]
+    # What to do where none of them holds an identity.
+    advice: str = "attach a record with application_client_id, client_secret and tenant_id"
 
 
 def choose(sources: Sources) -> tuple[Identity, Cloud]:
@@ -79,13 +81,12 @@ def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
         raise BadInput(
             f"{_name(configuration)} holds no client id and client secret",
             "no other source of an admin identity is there",
-            "fill them in, or attach a record with application_client_id, client_secret and tenant_id",
+            sources.advice,
         )
     raise BadInput(
         "no admin identity was found",
-        "no attached record, the application's own record or PAM configuration holds one",
-        "attach a record with application_client_id, client_secret and tenant_id, "
-        "or share the PAM configuration's folder with the Gateway's application",
+        "none of the records that could hold one does",
+        sources.advice,
     )
 
 

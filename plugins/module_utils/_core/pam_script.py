@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from .doctor import Doctor
+from .doctor import dry_run
 from .entra import MSAL_PROBLEM
 from .errors import BadInput, Refused, Stopped
 from .gateway import Request, find_configuration, read_request
@@ -29,7 +29,8 @@ from .version import VERSION
 
 _HELP = """Rotates the client secret of a Microsoft Entra application and publishes it in its Keeper record.
 The Keeper Gateway runs it as a PAM Script (rotation method "Run PAM scripts only") and passes it the record on
-stdin. It writes its steps to stderr and one line of JSON to stdout."""
+stdin: one line, base64 of a JSON object with userRecordUid, providerRecordUid and records, which is base64 of a JSON
+array. It writes its steps to stderr and one line of JSON to stdout."""
 _EPILOG = """exit status: 0 rotated, 1 bug, 2 bad input, 3 refused, 4 rolled back, 5 incomplete (new secret valid, old
 ones remain), 6 orphan (a new secret could not be removed)"""
 
@@ -45,13 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rotate_azure_app.py", description=_HELP, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument("--doctor", action="store_true", help="change nothing, check everything that a rotation needs")
-    parser.add_argument("--record", metavar="UID", default="", help="with --doctor: the record, in place of stdin")
+    parser.add_argument("--check", action="store_true", help="the same, and say what would be done")
+    parser.add_argument("--record", metavar="UID", default="", help="with these: the record, in place of stdin")
     parser.add_argument("--provider", metavar="UID", default="", help="with --record: the PAM configuration")
-    parser.add_argument("--check", action="store_true", help="change nothing, say what would be done")
     parser.add_argument("--debug", action="store_true", help="write every call, and a traceback for a bug, to stderr")
     options = parser.parse_args(arguments)
-    if (options.record and not options.doctor) or (options.provider and not options.record):
-        parser.error("--record goes with --doctor, --provider with --record")
+    dry = options.doctor or options.check
+    if (options.record and not dry) or (options.provider and not options.record):
+        parser.error("--record goes with --doctor or --check, --provider with --record")
     if not options.record and sys.stdin is not None and sys.stdin.isatty():
         parser.print_help(sys.stderr)
         return BadInput.exit_status
@@ -63,25 +65,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
     try:
+        dry = options.doctor or options.check
         missing = missing_libraries()
         if missing:
             raise BadInput(
                 "Python packages are missing: " + ", ".join(missing),
-                f"{sys.executable}: {'; '.join(missing.values())}",
-                f"install them with {sys.executable} -m pip, or let the script command name another Python",
+                "; ".join(missing.values()),
+                f"{sys.executable} -m pip install {' '.join(missing)}, or let the script command name another Python",
             )
         budget = Budget()
         catch_signals(budget)
         http = Http(budget, log)
 
-        def task() -> Task:
-            request = Request(options.record, options.provider, ()) if options.record else read_request(_stdin())
-            return prepare(request, http, budget, log, environ)
+        requests: list[Request] = []
 
-        if options.doctor:
-            outcome = Doctor(budget, log).examine(task, http)
-        else:
-            outcome = perform(task, http, budget, log, options.check)
+        def task() -> Task:
+            if not requests:
+                named = Request(options.record, options.provider, ()) if options.record else None
+                requests.append(named or read_request(_stdin()))
+            return prepare(requests[0], http, budget, log, environ)
+
+        outcome = dry_run(task, http, budget, log, options.check) if dry else perform(task, http, budget, log)
         budget.shield()
         return outcome
     except BadInput as problem:
@@ -126,7 +130,14 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
     if configuration is None and request.provider_uid in found:
         configuration = found[request.provider_uid].view()
     own = record.view()
-    sources = Sources(attached=request.attached(), own=own, configuration=configuration)
+    advice = (
+        "fill in the PAM configuration's client id and secret, or attach the admin application's record"
+    )
+    if not request.provider_uid:
+        advice = "attach the admin application's record to the script, or name the PAM configuration (--provider)"
+    elif configuration is None:
+        advice = f"share the folder of the PAM configuration {request.provider_uid} with the Gateway's application"
+    sources = Sources(advice=advice, attached=request.attached(), own=own, configuration=configuration)
     return Task(vault, record, sources, policy_of(own))
 
 

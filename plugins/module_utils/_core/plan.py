@@ -50,27 +50,31 @@ class Policy:
                 raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be " + " or ".join(choices), "correct it")
 
 
-def policy_of(record: Labelled) -> Policy:
-    """Return the policy that a record's optional Text fields set; what is blank has its default. Raises BadInput."""
-    values: dict[str, object] = {}
+def policy_of(record: Labelled, **given: object) -> Policy:
+    """Return the policy of what is ``given``, else of the record's optional Text fields, else the default.
+
+    Raises BadInput for a field that cannot be read; one in whose place something is given is not looked at.
+    """
+    values: dict[str, object] = dict(given)
     for name in ("lifetime_days", "keep_previous", "verify_timeout"):
         text = record.get(name)
-        if text:
+        if text and name not in given:
             # No int(): it also takes underscores and other scripts' digits.
             if not (text.isascii() and text.isdigit() and len(text) <= 9):
                 raise _unreadable(record, name, text, "a whole number")
             values[name] = int(text)
     verify = record.get("verify").lower()
-    if verify:
+    if verify and "verify" not in given:
         if verify not in _TRUE + _FALSE:
             raise _unreadable(record, "verify", verify, "true or false")
         values["verify"] = verify in _TRUE
-    if record.get("retire"):
+    if record.get("retire") and "retire" not in given:
         values["retire"] = record.get("retire").lower()
     try:
         return Policy(**values)  # type: ignore[arg-type]
     except BadInput as problem:
-        raise BadInput(f"the record {record.uid}: {problem.what}", problem.why, "correct the field") from None
+        where = "the options and the record" if given else "the record"
+        raise BadInput(f"{where} {record.uid}: {problem.what}", problem.why, "correct it") from None
 
 
 def _unreadable(record: Labelled, name: str, text: str, wanted: str) -> BadInput:
@@ -122,7 +126,7 @@ def plan(policy: Policy, published: Published, application: Application, admin_h
     if not published.editable:
         raise Refused(
             f"the record {published.record_uid} is read-only for this KSM application",
-            "the new secret could not be stored",
+            "no secret was made, as it could not be stored",
             "share the record's folder with the application with edit permission",
         )
     end = after(application.read_at, policy.lifetime_days)

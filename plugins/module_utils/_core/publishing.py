@@ -65,7 +65,7 @@ class Publishing:
             for attempt in range(1, _SAVES + 1):
                 problem = self._save(current.with_values(values, (FIELD_SECRET,)))
                 if problem is not None:
-                    self._log.say(f"the record was not saved: {problem.why}")
+                    self._say(problem)
                     if problem.wait:
                         self._budget.pause(problem.wait)
                     if not problem.sent:
@@ -111,9 +111,13 @@ class Publishing:
             try:
                 self._vault.save(current)
             except NotSaved as problem:
-                self._log.say(f"the record was not saved: {problem.why}")
+                self._say(problem)
                 self._budget.pause(problem.wait or pause_before(attempt + 1))
         return Shown.UNKNOWN
+
+    def _say(self, problem: NotSaved) -> None:
+        unsure = problem.sent and not problem.certain
+        self._log.say(f"the save was not {'confirmed' if unsure else 'made'}: {problem.why}; reading the record")
 
     def _save(self, record: VaultRecord) -> NotSaved | None:
         attempt = _Save(record.revision)

@@ -137,6 +137,8 @@ class Rotation:
         facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
         self._admin_hints = admin_hints(task.sources, app.client_id)
         self._plan: Plan = plan(self._policy, self._published, app, self._admin_hints)
+        if self._record.shows(FIELD_SECRET):
+            log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
         log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
         self._making = Making(self._graph, app, marker(self._record.uid, uuid.uuid4().hex), budget, log)
         self._publishing: Publishing | None = None
@@ -153,7 +155,8 @@ class Rotation:
         if todo.action == NOTHING:
             return self._unchanged()
         verb = "would be rotated" if todo.action != FINISH else "needs no new secret, but would be cleaned up"
-        text = f"{name} {verb}: {todo.reason}; {len(self._facts['would_remove'])} old secrets would be removed."
+        text = f"{name} {verb}: {todo.reason}; old secrets that would be removed: {len(self._facts['would_remove'])}."
+        self._log.say(text)
         self._facts["expires"] = todo.end.strftime("%Y-%m-%dT%H:%M:%SZ") if todo.action != FINISH else ""
         return Outcome("planned", 0, text, True, self._facts)
 
@@ -266,7 +269,7 @@ class Rotation:
                             "remove the cause, or set verify to false if it cannot sign in from this host",
                         )
                     if attempt == 1:
-                        self._log.say(f"the secret does not sign in yet: {why}")
+                        self._log.say(f"the secret does not sign in yet, waiting up to {limit} s: {why}")
                     # The last attempt is made shortly before the time is over.
                     self._budget.pause(min(pause_before(min(attempt, 4) + 1), self._budget.left() - 0.5))
         except OutOfTime:
@@ -322,8 +325,6 @@ class Rotation:
             return self._orphan(failure, "it could not be removed")
         if removed is None:
             return unchanged
-        if isinstance(wanted, RolledBack):
-            return wanted
         todo = wanted.todo if wanted else "run it again"
         return RolledBack(f"{name} was not rotated, the new secret was removed again", _why(failure), todo)
 

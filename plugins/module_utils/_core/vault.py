@@ -11,12 +11,13 @@ import binascii
 import copy
 import json
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .errors import BadInput, Refused
-from .http import Http, Reply, Unanswered, pause_before, retry_after
+from .http import REACH, Http, Reply, Unanswered, pause_before, retry_after
 from .labels import Labelled, find, text_of
 from .redact import Log, remember
 from .timing import Budget
@@ -39,6 +40,8 @@ _T = TypeVar("_T")
 _THROTTLE_PAUSE = 11.0
 _KEY_CHANGES = 3
 _TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
+# REGION:token or host:token, https://docs.keeper.io/secrets-manager
+_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
 _NEEDED = ("clientId", "privateKey", "appKey")
 
 
@@ -60,6 +63,9 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
         values = json.loads(plain)
     except (ValueError, binascii.Error, RecursionError):
         values = None
+    if _ONE_TIME.fullmatch(plain):
+        why = "a device redeems it once, and keeps the configuration that it gets for it"
+        raise BadInput(f"the Keeper configuration in {source} is a one-time token", why, todo)
     if not isinstance(values, dict):
         raise BadInput(f"the Keeper configuration in {source} is neither JSON nor base64 of JSON", todo=todo)
     # Keys that the SDK does not know all collapse into one.
@@ -106,6 +112,11 @@ class VaultRecord:
     def has(self, label: str) -> bool:
         """Whether there is such a field."""
         return _field(self.data, label) is not None
+
+    def shows(self, label: str) -> bool:
+        """Whether everybody who opens the record sees the field's value."""
+        item = _field(self.data, label)
+        return item is not None and item.get("type") not in ("secret", "password")
 
     def unusable(self, label: str) -> str | None:
         """Return the type of the field when it cannot hold a text, else None."""
@@ -210,7 +221,7 @@ class Vault:
                 "check that the KSM application and its device are not expired, removed or locked to another address",
             ) from None
         except Unanswered as problem:
-            raise Refused("Keeper was not reached", str(problem), "check the network and the proxy") from None
+            raise Refused("Keeper was not reached", str(problem), REACH) from None
         found: dict[str, VaultRecord] = {}
         mended, lost = self._mend(answer)
         for sdk in list(answer.records or []) + mended:
