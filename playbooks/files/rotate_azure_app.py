@@ -343,6 +343,7 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP
 # Calls and pauses end by themselves at the end of a phase; the alarm is for what does not look at the clock,
 # such as a connection that is tried at one address of a host after the other, or an answer that drips in.
 _GRACE = 1.0
+_AGAIN = 5.0  # the alarm comes again, in case it meets code that swallows what it raises, as callbacks do
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there only calls and pauses end a phase
 
 
@@ -392,7 +393,7 @@ class Budget:
             return
         if signal.getsignal(_ALARM) is _on_alarm:
             finite = self._end != float("inf")
-            signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0)
+            signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0, _AGAIN)
 
 
 def _on_alarm(number: int, frame: Any) -> None:
@@ -2023,7 +2024,7 @@ class Publishing:
         self._vault, self._record, self._new, self._secret = vault, record, new, secret
         self._follow, self._budget, self._log = follow, budget, log
         self._saves: list[_Save] = []
-        self._confirmed = False
+        self.confirmed = False  # Keeper has said that it took a save, and nothing has been seen that says otherwise
 
     def publish(self) -> None:
         """Save the three fields where nobody was faster, and read them back. Raises RolledBack, Refused, Stopped."""
@@ -2066,7 +2067,7 @@ class Publishing:
                 current = self._reread()
             except RotationError as problem:
                 self._log.say(problem.message)
-                if self._confirmed:
+                if self.confirmed:
                     return Shown.OURS
                 return Shown.ANOTHER if isinstance(problem, RolledBack) and not self._saves else Shown.UNKNOWN
             if self._shows_ours(current):
@@ -2098,7 +2099,7 @@ class Publishing:
             if not problem.sent:
                 self._saves.remove(attempt)
             return problem
-        self._confirmed = True
+        self.confirmed = True
         return None
 
     def _reread(self) -> VaultRecord:
@@ -2122,7 +2123,7 @@ class Publishing:
         """Forget the saves that can no longer take effect, now that ``record`` was read and does not show them: Keeper
         has answered no to them, or they carry a revision that has passed."""
         self._saves = [save for save in self._saves if not save.answered_no and save.revision >= record.revision]
-        self._confirmed = self._confirmed and bool(self._saves)
+        self.confirmed = self.confirmed and bool(self._saves)
 
     def _stand_back(self, record: VaultRecord) -> None:
         if record.secret(FIELD_SECRET) != self._record.secret(FIELD_SECRET):
@@ -2662,17 +2663,20 @@ class Rotation:
         if making.made is not None:
             self._log.say("undoing: " + _why(failure))
         removed: bool | None = False
+        shown = Shown.ANOTHER
         try:
             with self._budget.phase("undo", UNDO):
                 if self._publishing is not None and self._publishing.in_doubt():
+                    shown = Shown.OURS if self._publishing.confirmed else Shown.UNKNOWN  # as long as no look says more
                     shown = self._publishing.shown()
-                    if shown is Shown.OURS and making.made is not None:
-                        return self._incomplete(making.made[0], failure, None)
-                    if shown is Shown.UNKNOWN:
-                        return self._orphan(failure, "the vault may show it, so that it was left in place")
-                removed = making.undo()
+                if shown is Shown.ANOTHER:
+                    removed = making.undo()
         except (Exception, Stopped) as problem:
             self._log.say(f"undoing did not succeed: {_why(problem)}")
+        if shown is Shown.OURS and making.made is not None:
+            return self._incomplete(making.made[0], failure, None)
+        if shown is Shown.UNKNOWN:
+            return self._orphan(failure, "the vault may show it, so that it was left in place")
         if removed is False:
             return self._orphan(failure, "it could not be removed")
         if removed is None:

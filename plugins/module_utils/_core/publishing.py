@@ -54,7 +54,7 @@ class Publishing:
         self._vault, self._record, self._new, self._secret = vault, record, new, secret
         self._follow, self._budget, self._log = follow, budget, log
         self._saves: list[_Save] = []
-        self._confirmed = False
+        self.confirmed = False  # Keeper has said that it took a save, and nothing has been seen that says otherwise
 
     def publish(self) -> None:
         """Save the three fields where nobody was faster, and read them back. Raises RolledBack, Refused, Stopped."""
@@ -97,7 +97,7 @@ class Publishing:
                 current = self._reread()
             except RotationError as problem:
                 self._log.say(problem.message)
-                if self._confirmed:
+                if self.confirmed:
                     return Shown.OURS
                 return Shown.ANOTHER if isinstance(problem, RolledBack) and not self._saves else Shown.UNKNOWN
             if self._shows_ours(current):
@@ -129,7 +129,7 @@ class Publishing:
             if not problem.sent:
                 self._saves.remove(attempt)
             return problem
-        self._confirmed = True
+        self.confirmed = True
         return None
 
     def _reread(self) -> VaultRecord:
@@ -153,7 +153,7 @@ class Publishing:
         """Forget the saves that can no longer take effect, now that ``record`` was read and does not show them: Keeper
         has answered no to them, or they carry a revision that has passed."""
         self._saves = [save for save in self._saves if not save.answered_no and save.revision >= record.revision]
-        self._confirmed = self._confirmed and bool(self._saves)
+        self.confirmed = self.confirmed and bool(self._saves)
 
     def _stand_back(self, record: VaultRecord) -> None:
         if record.secret(FIELD_SECRET) != self._record.secret(FIELD_SECRET):

@@ -310,17 +310,20 @@ class Rotation:
         if making.made is not None:
             self._log.say("undoing: " + _why(failure))
         removed: bool | None = False
+        shown = Shown.ANOTHER
         try:
             with self._budget.phase("undo", UNDO):
                 if self._publishing is not None and self._publishing.in_doubt():
+                    shown = Shown.OURS if self._publishing.confirmed else Shown.UNKNOWN  # as long as no look says more
                     shown = self._publishing.shown()
-                    if shown is Shown.OURS and making.made is not None:
-                        return self._incomplete(making.made[0], failure, None)
-                    if shown is Shown.UNKNOWN:
-                        return self._orphan(failure, "the vault may show it, so that it was left in place")
-                removed = making.undo()
+                if shown is Shown.ANOTHER:
+                    removed = making.undo()
         except (Exception, Stopped) as problem:
             self._log.say(f"undoing did not succeed: {_why(problem)}")
+        if shown is Shown.OURS and making.made is not None:
+            return self._incomplete(making.made[0], failure, None)
+        if shown is Shown.UNKNOWN:
+            return self._orphan(failure, "the vault may show it, so that it was left in place")
         if removed is False:
             return self._orphan(failure, "it could not be removed")
         if removed is None:

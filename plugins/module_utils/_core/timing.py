@@ -23,6 +23,7 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP
 # Calls and pauses end by themselves at the end of a phase; the alarm is for what does not look at the clock,
 # such as a connection that is tried at one address of a host after the other, or an answer that drips in.
 _GRACE = 1.0
+_AGAIN = 5.0  # the alarm comes again, in case it meets code that swallows what it raises, as callbacks do
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there only calls and pauses end a phase
 
 
@@ -72,7 +73,7 @@ class Budget:
             return
         if signal.getsignal(_ALARM) is _on_alarm:
             finite = self._end != float("inf")
-            signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0)
+            signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0, _AGAIN)
 
 
 def _on_alarm(number: int, frame: Any) -> None:
