@@ -438,9 +438,7 @@ else:
     REQUESTS_PROBLEM = ""
 
 # What to do where a service is not reached at all.
-REACH = (
-    "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
-)
+REACH = "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5
@@ -3116,9 +3114,7 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
     if configuration is None and request.provider_uid in found:
         configuration = found[request.provider_uid].view()
     own = record.view()
-    advice = (
-        "fill in the PAM configuration's client id and secret, or attach the admin application's record"
-    )
+    advice = "fill in the PAM configuration's client id and secret, or attach the admin application's record"
     if not request.provider_uid:
         advice = "attach the admin application's record to the script, or name the PAM configuration (--provider)"
     elif configuration is None:

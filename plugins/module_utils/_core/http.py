@@ -28,9 +28,7 @@ else:
     REQUESTS_PROBLEM = ""
 
 # What to do where a service is not reached at all.
-REACH = (
-    "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
-)
+REACH = "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5

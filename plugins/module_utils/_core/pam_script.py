@@ -130,9 +130,7 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
     if configuration is None and request.provider_uid in found:
         configuration = found[request.provider_uid].view()
     own = record.view()
-    advice = (
-        "fill in the PAM configuration's client id and secret, or attach the admin application's record"
-    )
+    advice = "fill in the PAM configuration's client id and secret, or attach the admin application's record"
     if not request.provider_uid:
         advice = "attach the admin application's record to the script, or name the PAM configuration (--provider)"
     elif configuration is None:
