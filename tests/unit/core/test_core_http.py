@@ -82,12 +82,12 @@ def test_any_retry_after_is_a_finite_pause_or_none(text):
 @pytest.mark.parametrize(("attempt", "middle"), [(2, 0.5), (3, 1.0), (4, 2.0), (5, 4.0), (6, 8.0), (7, 8.0), (40, 8.0)])
 def test_pauses_double_up_to_a_limit_and_differ(attempt, middle):
     random.seed(4711)
-    pauses = [pause_before(attempt) for _ in range(50)]
+    pauses = [pause_before(attempt) for _number in range(50)]
     assert middle * 0.75 <= min(pauses) < max(pauses) <= middle * 1.25
 
 
 def test_a_pause_that_was_asked_for_is_kept_and_never_shortened():
-    pauses = [pause_before(2, 2.5) for _ in range(50)]
+    pauses = [pause_before(2, 2.5) for _number in range(50)]
     assert 2.5 <= min(pauses) < max(pauses) <= 2.75
     assert pause_before(2, 0.0) <= 0.25
 

@@ -91,11 +91,10 @@ def test_a_traceback_with_local_variables_shows_no_secret(secret):
         alias = {"password": inner}
         raise RuntimeError("it failed", alias)
 
-    try:
+    with pytest.raises(RuntimeError) as caught:
         fail(secret)
-    except RuntimeError:
-        kind, error, trace = sys.exc_info()
-        text = "".join(traceback.TracebackException(kind, error, trace, capture_locals=True).format())
+    failure = traceback.TracebackException(caught.type, caught.value, caught.tb, capture_locals=True)
+    text = "".join(failure.format())
     assert "password" in text
     assert VALUE not in text
 
@@ -206,7 +205,7 @@ def test_log_lines_of_one_thread_survive_secrets_of_another():
 
     def write() -> None:
         try:
-            for _ in range(3000):
+            for _number in range(3000):
                 scrub("a step")
         except Exception as problem:
             problems.append(problem)
@@ -214,8 +213,8 @@ def test_log_lines_of_one_thread_survive_secrets_of_another():
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        makers = [threading.Thread(target=make) for _ in range(2)]
-        writers = [threading.Thread(target=write) for _ in range(3)]
+        makers = [threading.Thread(target=make) for _number in range(2)]
+        writers = [threading.Thread(target=write) for _number in range(3)]
         for thread in makers + writers:
             thread.start()
         for thread in writers:

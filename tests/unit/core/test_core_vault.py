@@ -271,5 +271,5 @@ def test_throttling_is_told_from_a_refusal(answer, throttled, wait):
     ("attempt", "asked", "least"), [(1, None, 11.0), (2, None, 22.0), (1, 0.0, 11.0), (3, 4.0, 4.0)]
 )
 def test_a_throttled_call_waits_as_long_as_keeper_counts(attempt, asked, least):
-    for _ in range(20):
+    for _number in range(20):
         assert least <= vault._throttle_pause(attempt, asked) <= least * 1.1 + 1e-9
