@@ -1,8 +1,11 @@
-# What the developers of the collection run; those who use it need none of this.
+# The collection itself needs no make: this is to see it work, and to develop it.
 #
 #   make demo     rotates secrets in the sandbox; needs no account
 #   make test     everything that CI runs: lint, docs, sanity, package, unit, e2e
+#   make hosts    the role on Debian 12 and 13, booted here; needs root, mmdebstrap and systemd-container
+#   make lint, docs, sanity, package, unit, e2e    parts of it
 #   make script   writes playbooks/files/rotate_azure_app.py anew
+#   make lock     writes the lock files of the role gateway_host anew; LOCK_ARGS=--upgrade takes the newest of all
 #
 # It needs python3 (3.11 or newer, with venv), make and git; all else is installed into .venv.
 
@@ -12,6 +15,7 @@ VENV ?= .venv
 WORKERS ?= auto
 # Further arguments for pytest, such as: make unit PYTEST_ARGS='-k retry'
 PYTEST_ARGS ?=
+LOCK_ARGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -62,6 +66,10 @@ link:
 .PHONY: script
 script: $(DEV)
 	$(VENV)/bin/python tools/amalgamate.py
+
+.PHONY: lock
+lock: $(DEV)
+	$(VENV)/bin/python tools/lock.py $(LOCK_ARGS)
 
 .PHONY: demo
 demo: $(DEMO) link
@@ -125,6 +133,11 @@ unit: pytest
 .PHONY: e2e
 e2e: TESTS := tests/e2e
 e2e: pytest
+
+# One process: the tests are a story, and the machines are the same for all.
+.PHONY: hosts
+hosts: $(DEV) link
+	@python -m pytest -n 0 $(PYTEST_ARGS) tests/hosts
 
 .PHONY: pytest
 pytest: $(DEV) link
