@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,3 +30,15 @@ def form(request: pytest.FixtureRequest) -> str:
     """Return the name of a form of the rotation."""
     name: str = request.param
     return name
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how the fault matrix went, and write its tables: the tests hand their results over as properties."""
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, [])]
+    results = [value for one in reports for name, value in getattr(one, "user_properties", []) if name == "matrix"]
+    if results:
+        from report import write
+
+        terminalreporter.section("fault matrix")
+        for line in write(results):
+            terminalreporter.write_line(line)

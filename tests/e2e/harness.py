@@ -113,11 +113,12 @@ def run_script(
     environ: dict[str, str | None] | None = None,
     python: str = sys.executable,
     watch: Callable[[int], None] | None = None,
+    script: Path = SCRIPT,
     **shape: Any,
 ) -> Result:
     """Run the PAM Script as the Gateway does; `shape` goes to the sandbox Gateway's `stdin_for`."""
     line = world.sandbox.gateway.stdin_for(world.record.uid, **shape) + "\n" if stdin is None else stdin
-    command = [python, str(SCRIPT), *arguments]
+    command = [python, str(script), *arguments]
     stdout, stderr, code = _run(world, command, line, world.sandbox.environ(**(environ or {})), watch)
     lines = stdout.splitlines()
     output = json.loads(lines[0]) if len(lines) == 1 else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Callable
 
 from .exchange import Body, Operation, Response, Service
 
@@ -29,7 +30,7 @@ ANSWERS = (
     "concurrency503",
     "graph429",
 )
-MANNERS = ("drop", "delay", "truncate", "kill")
+MANNERS = ("drop", "delay", "drip", "truncate", "kill")
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class Fault:
     Kinds that replace the answer: "status" (status, body, headers), "html502", "throttled403" and "throttled429"
     (Keeper; retry_after), "out_of_sync" and "key" (Keeper; key_id), "concurrency409", "concurrency503" and "graph429"
     (Graph; retry_after, decimal seconds or an HTTP date).
-    Kinds that change its manner: "drop" (the connection ends without an answer), "truncate" (half of the body),
-    "delay" (seconds; with "before" the effect comes after the delay, even when the client has gone), "kill" (signal to
-    the client; then the connection is held until the client is gone or `seconds` passed, and `then` it is dropped or,
-    with then="answer", answered).
+    Kinds that change its manner: "drop" (the connection ends without an answer), "truncate" (half of the body), "drip"
+    (the answer byte by byte, `seconds` apart), "delay" (seconds; with "before" the effect comes after the delay, even
+    when the client has gone), "kill" (signal to the client; then the connection is held until the client is gone or
+    `seconds` passed, and `then` it is dropped or, with then="answer", answered).
     """
 
     op: str
@@ -100,10 +101,15 @@ class Fault:
 
 
 class FaultPlan:
-    """The faults in force. `fired` lists the faults that were applied, in order, once per request."""
+    """The faults in force. `fired` lists the faults that were applied, in order, once per request.
+
+    `latency`, where set, is called with the operation's name and returns the seconds to wait: twice for each request,
+    before it takes effect and before it is answered.
+    """
 
     def __init__(self) -> None:
         self.fired: list[Fault] = []
+        self.latency: Callable[[str], float] | None = None
         self._lock = threading.Lock()
         self._plan: list[_Counted] = []
 

@@ -103,11 +103,19 @@ class _Handler(BaseHTTPRequestHandler):
         operation = server.service.operation(self._read())
         fault = None if operation.silent else server.faults.take(operation.name, operation.subject)
         try:
-            self._deliver(self._exchange(operation, fault), fault)
+            self._dawdle(operation)
+            answer = self._exchange(operation, fault)
+            self._dawdle(operation)
+            self._deliver(answer, fault)
         except OSError:
             self.close_connection = True
 
     do_POST = do_PATCH = do_DELETE = do_PUT = do_GET
+
+    def _dawdle(self, operation: Operation) -> None:
+        latency = self.server.faults.latency
+        if latency is not None and not operation.silent:
+            self.server.state.stopping.wait(latency(operation.name))
 
     def log_message(self, format: str, *args: Any) -> None:
         """The log is the state's."""
@@ -176,7 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.kind == "truncate":
             self.close_connection = True
             wire = wire[: len(wire) - (len(answer.body) + 1) // 2]
-        self.wfile.write(wire)
+        pieces = [wire] if fault is None or fault.kind != "drip" else [bytes((byte,)) for byte in wire]
+        for number, piece in enumerate(pieces):
+            if fault is not None and number and self.server.state.stopping.wait(fault.seconds):
+                return
+            self.wfile.write(piece)
 
     def _on_wire(self, answer: Response) -> bytes:
         headers = {"Date": formatdate(usegmt=True), **answer.headers}

@@ -1,0 +1,300 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The judge of a disturbed run: what both stores show, at every change and at the end, against what it has said."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import html
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from harness import Result, World
+
+from sandbox import Entry, Fault
+
+#: A run is over by then, whatever happens.
+BOUND = 300.0
+STATUSES = {0: "rotated", 2: "bad_input", 3: "refused", 4: "rolled_back", 5: "incomplete", 6: "orphan"}
+PUBLISHED = ("client_secret", "client_secret_id", "expires")
+#: What can be wrong: the vault shows a dead secret; the run says what is not so; a secret got out; the run does not
+#: end; the next run does not mend it; somebody else's things were touched; the case did not happen.
+KINDS = ("lost", "wrong", "leak", "stuck", "unmended", "foreign", "idle")
+
+
+def forms_of(secret: str) -> set[str]:
+    """Return a secret in the forms in which it may get out."""
+    data = secret.encode()
+    encoded = {base64.b64encode(data).decode().rstrip("="), base64.urlsafe_b64encode(data).decode().rstrip("=")}
+    return {secret, quote(secret, safe=""), quote_plus(secret), html.escape(secret), json.dumps(secret)[1:-1], *encoded}
+
+
+def leaked(text: str, secrets: Iterable[str]) -> list[str]:
+    """Return the secrets that the text holds in some form, by their first characters."""
+    return [secret[:6] + "..." for secret in secrets if any(form in text for form in forms_of(secret))]
+
+
+@dataclass
+class Verdict:
+    """How a case went. ``problems`` is empty when all was as it must be."""
+
+    name: str
+    status: str = ""
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+    said: str = ""
+
+    @property
+    def red(self) -> bool:
+        """Whether anything is wrong."""
+        return bool(self.problems)
+
+    def blame(self, kind: str, text: str) -> None:
+        """Note that something is wrong, once."""
+        assert kind in KINDS
+        line = f"{kind}: {text}"
+        if line not in self.problems:
+            self.problems.append(line)
+
+
+class Stores:
+    """Both stores at one moment."""
+
+    def __init__(self, world: World) -> None:
+        with world.sandbox.state.lock:
+            self.live = {one.key_id: one for one in world.app.live_secrets()}
+            self.admin = [one.key_id for one in world.admin.live_secrets()]
+            self.records = world.sandbox.vault.snapshot()
+            self.shown = {label: world.record.value(label) for label in PUBLISHED}
+            self.uid = world.record.uid
+
+    def same(self, other: Stores) -> bool:
+        """Whether nothing differs."""
+        return (list(self.live), self.admin, self.records) == (list(other.live), other.admin, other.records)
+
+    def others(self) -> dict[str, Any]:
+        """Return all that a rotation has no business with: other records, the other fields of this one."""
+        records = copy.deepcopy(self.records)
+        for section in ("fields", "custom"):
+            for item in records[self.uid].get(section) or []:
+                if item.get("label") in PUBLISHED:
+                    item["value"] = None
+        return {"records": records, "admin": self.admin}
+
+
+class Judge:
+    """Watches a world from now on, and judges the runs in it.
+
+    Where the run cannot be ``patient``, as its time is over before the answers come, none counts as one.
+    """
+
+    def __init__(self, world: World, name: str, patient: bool = True) -> None:
+        self.world = world
+        self._patient = patient
+        self.verdict = Verdict(name)
+        self.before = Stores(world)
+        self.secrets = set(world.secrets())
+        self._phase = "at first"
+        self.look()
+        world.sandbox.watch(lambda sandbox, entry: self.look(f"{self._phase}, after {entry.op}"))
+
+    # -- at every change
+
+    def look(self, when: str = "") -> None:
+        """The secret that the vault shows signs in, and will go on doing so."""
+        world = self.world
+        with world.sandbox.state.lock:
+            self.secrets.update(one.text for one in (*world.app.credentials, *world.app.lingering))
+            if not world.published():
+                self.verdict.blame("lost", f"{when or self._phase}, the vault's secret does not sign in")
+            elif world.record.value("client_secret") not in [one.text for one in world.app.credentials]:
+                self.verdict.blame(
+                    "lost", f"{when or self._phase}, the vault's secret is removed, if not yet everywhere"
+                )
+
+    # -- the disturbed run
+
+    def disturbed(self, run: Callable[[], Result]) -> Result | None:
+        """Run and judge: the status against the truth, what was said, how long it took."""
+        result = self._timed("the disturbed run", run)
+        if result is None:
+            self.verdict.status = "stuck"
+            return None
+        self.verdict.status = "killed" if result.returncode == -9 else result.status or f"exit {result.returncode}"
+        self.verdict.said = result.stderr + result.stdout
+        self._judge_words(result)
+        if result.returncode != -9:
+            self._judge_form(result)
+            self._judge_status(result)
+        if Stores(self.world).others() != self.before.others():
+            self.verdict.blame("foreign", "other records or fields differ")
+        return result
+
+    def _timed(self, phase: str, run: Callable[[], Result]) -> Result | None:
+        self._phase = phase
+        started = time.monotonic()
+        result = None
+        try:
+            result = run()
+        except subprocess.TimeoutExpired:
+            self.verdict.blame("stuck", f"{phase} did not end")
+        seconds = time.monotonic() - started
+        self.verdict.seconds = max(self.verdict.seconds, seconds)
+        if seconds > BOUND:
+            self.verdict.blame("stuck", f"{phase} took {seconds:.0f} s")
+        self.look()
+        return result
+
+    def _judge_words(self, result: Result) -> None:
+        tokens = self.world.sandbox.issued_tokens()
+        for secret in leaked(result.said(), {*self.secrets, *self.world.secrets(), *tokens}):
+            self.verdict.blame("leak", f"{secret} is in the output")
+        if "Traceback" in result.said():
+            self.verdict.blame("wrong", "a traceback was shown")
+
+    def _judge_form(self, result: Result) -> None:
+        """One line of JSON, and a status, exit status, failed and changed that fit together."""
+        blame = self.verdict.blame
+        code, status = result.returncode, result.status
+        if len(result.stdout.strip().splitlines()) != 1 or not result.output:
+            blame("wrong", "stdout is not one line of JSON")
+        if "rotate_azure_app.py" in " ".join(result.argv) and STATUSES.get(code) != status:
+            blame("wrong", f"exit status {code} with status {status}")
+        if "rotate_azure_app.py" not in " ".join(result.argv) and (code != 0) != result.failed:
+            blame("wrong", f"exit status {code} with failed {result.failed}")
+        if result.failed != (status not in ("rotated", "unchanged")):
+            blame("wrong", f"failed is {result.failed} with status {status}")
+        if not result.message:
+            blame("wrong", "no message")
+        if result.failed and " Next: " not in result.message:
+            blame("wrong", "the message names no next step")
+
+    def _judge_status(self, result: Result) -> None:
+        blame, world, output = self.verdict.blame, self.world, result.output
+        now = Stores(world)
+        new = {key_id: one for key_id, one in now.live.items() if key_id not in self.before.live}
+        old = [key_id for key_id in now.live if key_id in self.before.live]
+        shows_new = now.shown["client_secret"] in [one.text for one in new.values()]
+        unknowable = self._unknowable(result.status)
+        if result.changed == now.same(self.before) and not unknowable:
+            blame("wrong", f"changed is {result.changed}, but the stores {'do not ' * (not result.changed)}differ")
+        unpublished = [key_id for key_id, one in new.items() if one.text != now.shown["client_secret"]]
+        if result.status == "rotated":
+            if not world.agrees():
+                blame("wrong", f"rotated, but Entra holds {len(now.live)} secrets")
+            if not shows_new:
+                blame("wrong", "rotated, but the vault shows no new secret")
+            self._judge_published(output, now)
+            if sorted(output.get("removed") or []) != sorted(set(output.get("removed") or []) - set(now.live)):
+                blame("wrong", "rotated, but what it says it removed is there")
+        elif result.status in ("bad_input", "refused", "rolled_back"):
+            if not now.same(self.before):
+                blame("wrong", f"{result.status}, but the stores differ: {len(new)} new, {len(old)} old secrets")
+        elif result.status == "incomplete":
+            if not shows_new:
+                blame("wrong", "incomplete, but the vault shows no new secret")
+            if not old and not unpublished and not unknowable:
+                blame("wrong", "incomplete, but nothing remains")
+            if not set(old) <= set(output.get("remaining") or []):
+                blame("wrong", "incomplete, but not every old secret that remains is named")
+            self._judge_published(output, now)
+        elif result.status == "orphan":
+            if not unpublished and not unknowable:
+                blame("wrong", "orphan, but there is none")
+            named = output.get("orphans") or []
+            if any(key_id not in unpublished for key_id in named) and not unknowable:
+                blame("wrong", "an orphan is named that is none")
+            if any(new[key_id].display_name != output.get("marker") for key_id in unpublished):
+                blame("wrong", "the marker is not that of the orphan")
+            if not any(text and text in result.message for text in (*named, output.get("marker"))):
+                blame("wrong", "the message names neither key id nor marker")
+        else:
+            blame("wrong", f"status {result.status!r}, exit status {result.returncode}")
+
+    def _judge_published(self, output: dict[str, Any], now: Stores) -> None:
+        shown = next((one for one in now.live.values() if one.key_id == now.shown["client_secret_id"]), None)
+        if shown is None or shown.text != now.shown["client_secret"]:
+            self.verdict.blame("wrong", "the record's client_secret_id is not that of its client_secret")
+            return
+        expires = now.shown["expires"] or ""
+        if not expires.endswith("Z") or _second(expires) != shown.end.replace(microsecond=0):
+            self.verdict.blame("wrong", f"expires is {expires!r}")
+        if output.get("key_id") != shown.key_id or _second(output.get("expires") or "") != _second(expires):
+            self.verdict.blame("wrong", "key_id or expires of the output is not what the record shows")
+
+    def _unknowable(self, status: str) -> bool:
+        """Whether the stores have left the run without any answer from which it could tell how it ended.
+
+        True only where it asked: the last request to change something was disturbed, and so was each later read.
+        """
+        log = list(self.world.sandbox.log)
+
+        def disturbed(entry: Entry) -> bool:
+            return entry.fault is not None or not self._patient
+
+        def left_open(changes: tuple[str, ...], read: str) -> bool:
+            sent = [index for index, entry in enumerate(log) if entry.op in changes]
+            if not sent or not disturbed(log[sent[-1]]):
+                return False
+            reads = [entry for entry in log[sent[-1] + 1 :] if entry.op == read]
+            return bool(reads) and all(disturbed(entry) for entry in reads)
+
+        if status == "orphan":
+            confirmed = any(entry.op == "update_secret" and entry.status == 200 and not entry.fault for entry in log)
+            in_vault = not confirmed and left_open(("update_secret",), "get_secret")
+            return in_vault or left_open(("addPassword", "removePassword"), "get_application")
+        return status == "incomplete" and left_open(("removePassword",), "get_application")
+
+    # -- afterwards
+
+    def reached(self, fired: bool) -> None:
+        """The disturbance must have happened, or the case shows nothing."""
+        if not fired:
+            self.verdict.blame("idle", "the disturbance did not happen")
+
+    def settle(self, faults: Iterable[Fault]) -> None:
+        """End every disturbance; wait until requests that were held up have taken their effect, and all is visible."""
+        directory = self.world.sandbox.directory
+        self.world.sandbox.faults.clear()
+        log = self.world.sandbox.log
+        for fault in faults:
+            deadline = time.monotonic() + fault.seconds
+            while time.monotonic() < deadline and not any(
+                entry.op == fault.op and entry.fault == "delay" for entry in list(log)
+            ):
+                time.sleep(0.2)
+        lag = directory.visible_after
+        directory.visible_after = directory.usable_after = 0.0
+        newest = max((one.created_at for one in self.world.app.live_secrets()), default=0.0)
+        time.sleep(max(0.0, newest + lag - time.time()))
+        self.look("after late effects")
+
+    def recovery(self, run: Callable[[], Result]) -> None:
+        """One undisturbed run ends complete, whatever was left to it."""
+        result = self._timed("the clean run", run)
+        if result is None:
+            return
+        self._judge_words(result)
+        live = len(self.world.app.live_secrets())
+        if result.returncode != 0 or not self.world.agrees():
+            text = f"the clean run said {result.status or result.returncode}, Entra holds {live} secrets"
+            self.verdict.blame("unmended", text)
+            self.verdict.said += "\n-- the clean run:\n" + result.stderr + result.stdout
+        if Stores(self.world).others() != self.before.others():
+            self.verdict.blame("foreign", "other records or fields differ after the clean run")
+
+
+def _second(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text[:19] + "+00:00")
+    except ValueError:
+        return None
