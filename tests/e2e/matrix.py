@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import itertools
 import os
 import sys
@@ -23,7 +24,7 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
-    import conftest  # noqa: F401  (it finds the collection, as under pytest)
+    importlib.import_module("conftest")  # it finds the collection, as under pytest
 
 from harness import FORMS, World, make_world
 from judge import Judge, Verdict

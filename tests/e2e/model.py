@@ -243,7 +243,7 @@ class Run:
         """Run in this thread, with the driver."""
         log = Log(lambda line: None)
         try:
-            self.outcome = perform(lambda: self._task(), None, self.budget, log)  # type: ignore[arg-type]
+            self.outcome = perform(self._task, None, self.budget, log)  # type: ignore[arg-type]
         except Killed:
             self.killed = True
         except BaseException as problem:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -238,18 +239,17 @@ def two_disturbances() -> Iterator[Case]:
                 if step == 3 and word != "drop after":
                     continue
 
-                def faults(
-                    name: str = name, moment: str = moment, first: Any = first, step: int = step, then: Any = then
-                ) -> list[Fault]:
-                    place = place_of[name]
-                    return [
-                        Fault(place.op, nth=place.nth, moment=moment, **{**first, "seconds": HOLD}),
-                        Fault("*", nth=number[name] + step, **then),
-                    ]
-
+                faults = functools.partial(_two, place_of[name], moment, first, number[name] + step, then)
                 signal = "SIGTERM" if first["kind"] == "kill" else "drop"
                 row = f"{name} {moment} {signal}, request {step} after it: {word}"
                 yield Case(next(forms), row, TWO, faults, some=True)
+
+
+def _two(place: Any, moment: str, first: dict[str, Any], nth: int, then: dict[str, Any]) -> list[Fault]:
+    return [
+        Fault(place.op, nth=place.nth, moment=moment, **{**first, "seconds": HOLD}),
+        Fault("*", nth=nth, **then),
+    ]
 
 
 def scenarios() -> Iterator[Case]:
