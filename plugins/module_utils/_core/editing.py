@@ -86,7 +86,7 @@ def settle(look: Callable[[], tuple[_T, Step]], budget: Budget, log: Log, undo: 
     except (Exception, Stopped) as failure:
         if not acted:
             raise _as_error(failure) from None
-        budget.shielded = True
+        budget.shield()
         try:
             with budget.phase("clean up", READ):
                 clean = undo()

@@ -28,7 +28,8 @@ _NAMED = re.compile(
 )
 _known: WeakSet[Secret] = WeakSet()
 _for_good: set[str] = set()
-_lock = threading.Lock()
+# A signal may raise between its body and its release (Python before 3.11): then the same thread must not wait for itself.
+_lock = threading.RLock()
 
 
 class Secret:
