@@ -28,7 +28,7 @@ _NAMED = re.compile(
 )
 _known: WeakSet[Secret] = WeakSet()
 _for_good: set[str] = set()
-# A signal may raise between its body and its release (Python before 3.11): then the same thread must not wait for itself.
+# A signal may raise between its body and its release (Python before 3.11): no thread may wait for itself then.
 _lock = threading.RLock()
 
 
