@@ -58,6 +58,6 @@ def test_the_script_rotates(python: str) -> None:
 
 
 def test_the_unit_tests_of_the_core_pass(python: str) -> None:
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CHECKOUT / "tests" / "unit" / "core")]
+    command = [python, "-m", "pytest", "-q", str(CHECKOUT / "tests" / "unit" / "core")]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
