@@ -154,6 +154,7 @@ def test_interleavings() -> None:
             max_examples=1200 if FULL else 150,
             stateful_step_count=40,
             deadline=None,
+            derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -17,7 +17,7 @@ from .errors import OutOfTime, Stopped
 
 # Seconds that each phase may take: with a verify_timeout of 120 s, 295 s for a whole run. It ends with RETIRE and
 # REVIEW, or with UNDO.
-RESOLVE, MAKE_ROOM, CREATE, PUBLISH, RETIRE, REVIEW, UNDO = 45.0, 10.0, 40.0, 45.0, 30.0, 5.0, 35.0
+RESOLVE, MAKE_ROOM, CREATE, PUBLISH, RETIRE, REVIEW, UNDO = 45.0, 10.0, 35.0, 45.0, 35.0, 5.0, 35.0
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 # Calls and pauses end by themselves at the end of a phase; the alarm is for what does not look at the clock,
