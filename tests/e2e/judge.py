@@ -246,7 +246,7 @@ class Judge:
             if not sent or not disturbed(log[sent[-1]]):
                 return False
             reads = [entry for entry in log[sent[-1] + 1 :] if entry.op == read]
-            return bool(reads) and all(disturbed(entry) for entry in reads)
+            return (bool(reads) or not self._patient) and all(disturbed(entry) for entry in reads)
 
         if status == "orphan":
             confirmed = any(entry.op == "update_secret" and entry.status == 200 and not entry.fault for entry in log)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -36,7 +37,6 @@ class Crowd:
     judge: Judge
     published: list[str] = field(default_factory=list)
     made: int = 0
-    killed: int = 0
     on_made: Callable[[int], None] | None = None
 
     def watch(self, sandbox: Sandbox, entry: Entry) -> None:
@@ -73,11 +73,16 @@ class Crowd:
         until = 0.4 + 0.8 * self.chance.random()
 
         def shoot(pid: int) -> None:
-            timer = threading.Timer(until, os.kill, (pid, signal.SIGKILL))
+            timer = threading.Timer(until, self._end, (pid,))
             timer.daemon = True
             timer.start()
 
         return FORMS[form](self.world, watch=shoot if kill else None)
+
+    @staticmethod
+    def _end(pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            os.kill(pid, signal.SIGKILL)
 
     def judge_all(self, results: list[Result], foreign: tuple[str, ...] = ()) -> None:
         """Each has told the truth, as far as it is to be seen from outside: who says so has published, nobody else."""
