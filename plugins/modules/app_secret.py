@@ -94,7 +94,7 @@ attributes:
 notes:
   - The module runs where Graph and Keeper can be reached and the Python packages are installed, usually on the
     controller. For C(localhost) set C(ansible_python_interpreter) to C({{ ansible_playbook_python }}).
-  - A run takes 295 seconds at the most with a O(verify_timeout) of 120, whatever the services do.
+  - A run takes 290 seconds at the most with a O(verify_timeout) of 120, whatever the services do.
 seealso:
   - name: Keeper's page on rotating Azure application secrets
     description: The record's fields, the permissions, and Keeper's own script, which this collection replaces.

@@ -10,12 +10,11 @@ import base64
 import json
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, quote_plus
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 MASK = "***"
 # Shorter values are not searched for: masking every "a" in a text helps nobody. Entra's secrets have 16 characters
@@ -26,10 +25,10 @@ _NAMED = re.compile(
     r"(?i)(\b(?:client_secret|client_assertion|access_token|secretText|Authorization)[\"']?\s*[=:]\s*)"
     r"(?:(?:Bearer|Signature)\s+)?[^\s&,;}]+"
 )
-_known: WeakSet[Secret] = WeakSet()
+# Needs no lock, which a signal could leave held: valuerefs() takes all in one step of the interpreter, while reading a
+# WeakSet raises where a secret ends in another thread.
+_known: WeakValueDictionary[int, Secret] = WeakValueDictionary()
 _for_good: set[str] = set()
-# A signal may raise between its body and its release (Python before 3.11): no thread may wait for itself then.
-_lock = threading.RLock()
 
 
 class Secret:
@@ -39,8 +38,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
-        with _lock:
-            _known.add(self)
+        _known[id(self)] = self
 
     def reveal(self) -> str:
         """Return the value; only for the call that must send or store it."""
@@ -63,15 +61,14 @@ class Secret:
 
 def remember(value: str) -> None:
     """Let ``scrub`` know a value that is held as plain text, for as long as the process lives."""
-    with _lock:
-        _for_good.add(value)
+    _for_good.add(value)
 
 
 def scrub(text: str) -> str:
     """Return ``text`` without any secret that this process knows, in plain or encoded form, and without tokens."""
     forms: set[str] = set()
-    with _lock:
-        values = {secret.reveal() for secret in _known} | _for_good
+    secrets = [reference() for reference in _known.valuerefs()]
+    values = {secret.reveal() for secret in secrets if secret is not None} | _for_good
     for value in values:
         if len(value) >= _SHORTEST:
             forms.update((value, json.dumps(value)[1:-1], repr(value)[1:-1]))

@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import OutOfTime, Stopped
 
-# Seconds that each phase may take: with a verify_timeout of 120 s, 295 s for a whole run. It ends with RETIRE and
+# Seconds that each phase may take: with a verify_timeout of 120 s, 290 s for a whole run. It ends with RETIRE and
 # REVIEW, or with UNDO.
 RESOLVE, MAKE_ROOM, CREATE, PUBLISH, RETIRE, REVIEW, UNDO = 45.0, 10.0, 35.0, 45.0, 35.0, 5.0, 35.0
 

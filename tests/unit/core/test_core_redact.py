@@ -197,31 +197,24 @@ def test_log_lines_of_one_thread_survive_secrets_of_another():
     problems: list[Exception] = []
     over = threading.Event()
 
-    def make() -> None:
-        count = 0
-        while not over.is_set():
-            count += 1
-            _held = [Secret(f"value-{count}-{index}") for index in range(50)]
-
     def write() -> None:
         try:
-            for _number in range(3000):
+            while not over.is_set():
                 scrub("a step")
         except Exception as problem:
             problems.append(problem)
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
+    sys.setswitchinterval(1e-4)
+    writers = [threading.Thread(target=write) for _number in range(2)]
     try:
-        makers = [threading.Thread(target=make) for _number in range(2)]
-        writers = [threading.Thread(target=write) for _number in range(3)]
-        for thread in makers + writers:
-            thread.start()
         for thread in writers:
-            thread.join()
+            thread.start()
+        for number in range(2000):
+            _held = [Secret(f"value-{number}-{index}") for index in range(10)]
     finally:
         over.set()
-        for thread in makers:
+        for thread in writers:
             thread.join()
         sys.setswitchinterval(interval)
     assert not problems
