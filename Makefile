@@ -141,7 +141,7 @@ hosts: $(DEV) link
 
 .PHONY: pytest
 pytest: $(DEV) link
-	@python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(PYTEST_ARGS) $(TESTS)
+	@python -m pytest -n $(WORKERS) --maxschedchunk 1 --cov --cov-report=term $(PYTEST_ARGS) $(TESTS)
 
 .PHONY: clean
 clean:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,19 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness import FORMS, World, make_world
+
+#: The files whose tests take long, most of them by waiting.
+LONG = ("test_time", "test_stateful", "test_attach_commander", "test_leaks", "test_matrix", "test_pythons")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long tests, a bit of each file in turn: those that wait beside those that work, and short ones
+    to fill the processes up at the end."""
+    number, seen, turn = Counter(item.path for item in items), Counter[Path](), {}
+    for item in items:
+        turn[item] = item.path.stem not in LONG, seen[item.path] / number[item.path]
+        seen[item.path] += 1
+    items.sort(key=turn.__getitem__)
 
 
 @pytest.fixture

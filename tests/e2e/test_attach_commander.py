@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from environments import environment
 from harness import CHECKOUT
 
 HERE = Path(__file__).resolve().parent
@@ -258,14 +258,7 @@ def commander_python() -> str:
     """The interpreter of an environment with the newest Commander, made once and kept in .cache."""
     if not os.environ.get("KEEPERPAM_FULL"):
         pytest.skip("installs keepercommander, a minute the first time: set KEEPERPAM_FULL=1")
-    folder = CHECKOUT / ".cache" / "commander" / "venv"
-    python = folder / "bin" / "python"
-    if not (folder / "bin" / "keeper").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "keepercommander"]
-        subprocess.run(install, check=True)
-    return str(python)
+    return environment("commander", sys.executable, "keepercommander")
 
 
 def test_the_real_parsers_take_every_command_line(commander: Commander) -> None:

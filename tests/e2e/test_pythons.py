@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from environments import environment
 from harness import CHECKOUT, make_world, run_script
 
 SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13")
@@ -36,17 +37,9 @@ def python(request: pytest.FixtureRequest) -> str:
     interpreter = find(request.param)
     if interpreter is None:
         pytest.skip(f"there is no Python {request.param} on this machine")
-    folder = CHECKOUT / ".cache" / "pythons" / request.param
-    stamp = folder / "installed.txt"
-    requirements = (CHECKOUT / "requirements.txt").read_text("utf-8")
-    if not stamp.is_file() or stamp.read_text("utf-8") != requirements:
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([interpreter, "-m", "venv", str(folder)], check=True)
-        install = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        packages = ["-r", str(CHECKOUT / "requirements.txt"), "pytest", "hypothesis"]
-        subprocess.run([*install, *packages], check=True)
-        stamp.write_text(requirements, "utf-8")
-    return str(folder / "bin" / "python")
+    requirements = CHECKOUT / "requirements.txt"
+    packages = ("-r", str(requirements), "pytest", "hypothesis")
+    return environment(f"pythons/{request.param}", interpreter, *packages, key=requirements.read_text("utf-8"))
 
 
 def test_the_script_rotates(python: str) -> None:

@@ -15,7 +15,10 @@ from collections.abc import Callable
 
 import hypothesis.strategies as st
 import pytest
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.making import Making
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.plan import Policy
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.publishing import Publishing
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.retiring import Retiring
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -151,7 +154,7 @@ def test_interleavings() -> None:
     run_state_machine_as_test(
         Interleavings,
         settings=settings(
-            max_examples=1200 if FULL else 150,
+            max_examples=400 if FULL else 150,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
@@ -188,9 +191,8 @@ def problems_of(run: Run) -> list[str]:
     return [*problems, *run.stores.lost]
 
 
-@pytest.mark.parametrize("slow", [{}, {"visible_after": 3.0}, {"usable_after": 30.0}], ids=["prompt", "late", "never"])
-def test_every_two_requests_disturbed(slow: dict[str, float]) -> None:
-    """Each request with each fate, and with it each of the next ones with each fate."""
+def sweep(width: int, **slow: float) -> dict[str, str]:
+    """Disturb each request in every way, and with it each of the next ones; return what is wrong, and where."""
     found: dict[str, str] = {}
     with modelled():
         _run, length = drive({}, **slow)
@@ -199,13 +201,37 @@ def test_every_two_requests_disturbed(slow: dict[str, float]) -> None:
                 run, longer = drive({number: fate}, **slow)
                 plans = [{number: fate}]
                 if not run.killed:
-                    second = range(number + 1, min(longer, number + (12 if FULL else 3)) + 1)
+                    second = range(number + 1, min(longer, number + width) + 1)
                     plans += [{number: fate, later: other} for later in second for other in FATES]
                 for fates in plans:
                     run, _length = drive(fates, **slow)
                     for problem in problems_of(run):
-                        found.setdefault(problem.split(" (")[0], f"{fates} {[op for op, _answered, _at in run.log]}")
+                        ops = [op for op, _answered, _at in run.log]
+                        found.setdefault(problem.split(" (")[0], f"{fates} {ops}")
+    return found
+
+
+@pytest.mark.parametrize("slow", [{}, {"visible_after": 3.0}, {"usable_after": 30.0}], ids=["prompt", "late", "never"])
+def test_every_two_requests_disturbed(slow: dict[str, float]) -> None:
+    found = sweep(6 if FULL else 3, **slow)
     assert not found, "\n".join(f"{problem}: {where}" for problem, where in found.items())
+
+
+@pytest.mark.parametrize(
+    ("broken", "name", "instead", "finds"),
+    [
+        (Making, "undo", lambda making: True, "rolled_back, but its secret is there"),
+        (Making, "look", lambda making: [], "refused, but its secret is there"),
+        (Publishing, "in_doubt", lambda publishing: False, "the vault shows"),
+        (Retiring, "remaining", lambda retiring: [], "rotated, but Entra holds"),
+    ],
+    ids=["undo", "look", "in_doubt", "remaining"],
+)
+def test_the_model_bites(monkeypatch: pytest.MonkeyPatch, broken: type, name: str, instead: object, finds: str) -> None:
+    """The core with one of its precautions taken out is found out."""
+    monkeypatch.setattr(broken, name, instead)
+    found = sweep(1)
+    assert any(problem.startswith(finds) for problem in found), found
 
 
 def the_rest(number: int, fate: str, ops: tuple[str, ...]) -> Callable[[Run, str], str]:

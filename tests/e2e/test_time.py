@@ -53,6 +53,18 @@ def black_hole() -> Iterator[str]:
         yield f"localhost:{listener.getsockname()[1]}"
 
 
+@full
+@pytest.mark.parametrize("seconds", [5.2, 4.4, 9.0])
+def test_a_slow_network(seconds: float) -> None:
+    def check(form: str) -> None:
+        with make_world() as world:
+            world.app.add_secret("second", days=100)
+            world.sandbox.faults.latency = lambda op: seconds
+            judged(world, form, patient=False)
+
+    in_both_forms(check)
+
+
 def test_the_phases_of_the_longest_run_end_in_time() -> None:
     verify = Policy().verify_timeout
     before = timing.RESOLVE + timing.MAKE_ROOM + timing.CREATE + verify
@@ -135,17 +147,5 @@ def test_requests_that_are_never_answered(op: str) -> None:
         with make_world() as world:
             world.sandbox.faults.add(Fault(op, moment="after", kind="delay", seconds=BOUND, times=None))
             judged(world, form)
-
-    in_both_forms(check)
-
-
-@full
-@pytest.mark.parametrize("seconds", [4.4, 5.2, 9.0])
-def test_a_slow_network(seconds: float) -> None:
-    def check(form: str) -> None:
-        with make_world() as world:
-            world.app.add_secret("second", days=100)
-            world.sandbox.faults.latency = lambda op: seconds
-            judged(world, form, patient=False)
 
     in_both_forms(check)
