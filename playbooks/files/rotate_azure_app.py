@@ -2466,15 +2466,15 @@ class Rotation:
         self._follow = not task.application
         self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
         self._graph = Graph(http, cloud.graph, self._identity.client_id, self._sign_in, log)
-        by_client_id = identifier.strip().lower() == self._identity.client_id.strip().lower()
-        self._application = self._graph.find(identifier, client_id_first=by_client_id)
-        app = self._application
-        if self._identity.record_uid == self._record.uid and not by_client_id and self._foreign(app):
+        admin = self._identity.client_id.strip().lower()
+        app = self._graph.find(identifier, client_id_first=identifier.strip().lower() == admin)
+        if self._identity.record_uid == self._record.uid and app.client_id != admin:
             raise BadInput(
                 f"the record {self._record.uid} holds an admin application's credential, but names another application",
                 "its client_secret would be overwritten",
                 "remove application_client_id from it, and attach the admin application's own record",
             )
+        self._application = app
         facts["application"] = {
             "display_name": app.display_name,
             "object_id": app.object_id,
@@ -2560,9 +2560,6 @@ class Rotation:
         return Outcome("rotated", 0, text, True, self._facts)
 
     # -- before anything changes
-
-    def _foreign(self, app: Application) -> bool:
-        return self._identity.client_id.strip().lower() != app.client_id
 
     def _sign_in(self) -> Secret:
         return self._entra.token(self._identity)

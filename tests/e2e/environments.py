@@ -9,26 +9,28 @@ from __future__ import annotations
 import fcntl
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from harness import CHECKOUT
 
 
 def environment(name: str, interpreter: str, *arguments: str, key: str = "") -> str:
-    """Return the Python of an environment into which pip has installed what the arguments say.
+    """Return the Python of an environment into which ``uv pip install`` has put what the arguments say.
 
     It is made anew when ``key`` is another than when it was made.
     """
     folder = CHECKOUT / ".cache" / name
     stamp = folder / "installed.txt"
+    python = str(folder / "bin" / "python")
+    uv = str(Path(sys.executable).with_name("uv"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Tests in several processes ask for the same one.
     with Path(f"{folder}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.is_file() or stamp.read_text("utf-8") != key:
             shutil.rmtree(folder, ignore_errors=True)
-            subprocess.run([interpreter, "-m", "venv", str(folder)], check=True)
-            install = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-            subprocess.run([*install, *arguments], check=True)
+            subprocess.run([uv, "venv", "--quiet", "--python", interpreter, str(folder)], check=True)
+            subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *arguments], check=True)
             stamp.write_text(key, "utf-8")
-    return str(folder / "bin" / "python")
+    return python

@@ -280,6 +280,7 @@ def test_the_real_parsers_take_every_command_line(commander: Commander) -> None:
     commander.change(**state)
     assert commander.play(**given)[0] == 0
     pam = {"title": "Local", "environment": "local", "network_cidr": "10.0.0.0/8"}
+    given["attach_records"] = records[:1]
     assert commander.play(attach_pam_config=pam, **given)[0] == 0
     calls = commander.calls()
     program = [python, str(HERE / "commander_parsers.py")]

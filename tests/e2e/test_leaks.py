@@ -24,7 +24,7 @@ from harness import FORMS, World, make_world
 from judge import Judge, leaked
 from matrix import Case, all_cases
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 #: Writes down every file that Python opens for writing, and every program that it starts.
 AUDIT = """
 import os, sys
