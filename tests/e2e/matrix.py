@@ -178,8 +178,8 @@ def every_request() -> Iterator[Case]:
     for place in PLACES:
         for moment in MOMENTS:
             for column, make in DISTURBANCES[place.service].items():
-                # Waiting for the read timeout is slow, and before or after is the same to what changes nothing.
-                if column == "delay" and moment == "before" and not place.changes:
+                # An answer is the same to what changes nothing, before or after. What ends a process is not.
+                if moment == "before" and not place.changes and column not in ("drop", "SIGKILL", "SIGTERM"):
                     continue
                 # The quick ones: each place in some ways, by the two forms in turn.
                 often = column in ("500", "drop", "SIGKILL", "SIGTERM", "out of sync")

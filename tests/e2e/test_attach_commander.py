@@ -230,8 +230,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no such script": ({"attach_script": "/nowhere.py"}, "it must be a file"),
     "no such command": ({"attach_keeper_command": ["/nowhere/keeper"]}, "install keepercommander"),
     "two of one title": ({}, "several PAM User records have this title"),
-    "another type": ({"attach_records": [{"uid": OWN, "application_object_id": GUID}]}, "of type login"),
-    "an unknown uid": ({"attach_records": [{"uid": "B" * 22, "application_object_id": GUID}]}, "gave no answer"),
+    "another type": (
+        {"attach_records": [{"uid": OWN, "application_object_id": GUID}]},
+        "convert a record of",
+    ),
+    "an unknown uid": (
+        {"attach_records": [{"uid": "B" * 22, "application_object_id": GUID}]},
+        "no PAM User record with this uid",
+    ),
     "an unknown field": ({"attach_records": [{"title": "a", "application_object_id": GUID, "x": 1}]}, "and may have"),
     "no Gateway": ({"attach_gateway_config_file": None}, "it does not exist. Next: install it"),
 }
@@ -245,11 +251,11 @@ def test_bad_input_is_refused(commander: Commander, case: str) -> None:
         commander.add_record(ADMIN, "billing-api")
     if case == "another type":
         commander.add_record(OWN, "billing-api", "login")
-    before = commander.state["records"]
+    before = commander.state
     status, output, _changed = commander.play(**variables)
     assert status == 2, output
     assert message in " ".join(output.split()), output
-    assert commander.state["records"] == before
+    assert commander.state == before
     if "uid" not in case and "type" not in case and "title" not in case and "Gateway" not in case:
         assert not commander.calls()
 
@@ -278,9 +284,9 @@ def test_the_real_parsers_take_every_command_line(commander: Commander) -> None:
     entries.append({"fileRef": "-OldScriptUid000000001", "recordRef": [], "command": ""})
     next(iter(state["apps"].values()))["shares"][0]["editable"] = False
     commander.change(**state)
+    given["attach_records"] = records[:1]
     assert commander.play(**given)[0] == 0
     pam = {"title": "Local", "environment": "local", "network_cidr": "10.0.0.0/8"}
-    given["attach_records"] = records[:1]
     assert commander.play(attach_pam_config=pam, **given)[0] == 0
     calls = commander.calls()
     program = [python, str(HERE / "commander_parsers.py")]

@@ -73,9 +73,8 @@ NAMES = (
 
 
 def the_cases() -> list[Case]:
-    """The cases: the spread, and in the full set all that are quick."""
-    full = os.environ.get("KEEPERPAM_MATRIX") == "full"
-    return [case for case in all_cases() if case.name in NAMES or (full and case.quick)]
+    """The cases. What the others write to their output is looked at by the judge of the matrix."""
+    return [case for case in all_cases() if case.name in NAMES]
 
 
 @dataclass
