@@ -154,7 +154,7 @@ def test_interleavings() -> None:
     run_state_machine_as_test(
         Interleavings,
         settings=settings(
-            max_examples=300 if FULL else 150,
+            max_examples=200 if FULL else 150,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
@@ -213,7 +213,7 @@ def sweep(width: int, **slow: float) -> dict[str, str]:
 
 @pytest.mark.parametrize("slow", [{}, {"visible_after": 3.0}, {"usable_after": 30.0}], ids=["prompt", "late", "never"])
 def test_every_two_requests_disturbed(slow: dict[str, float]) -> None:
-    found = sweep(4 if FULL else 3, **slow)
+    found = sweep(3, **slow)
     assert not found, "\n".join(f"{problem}: {where}" for problem, where in found.items())
 
 
