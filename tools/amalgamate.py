@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "plugins" / "module_utils" / "_core"
 TARGET = ROOT / "playbooks" / "files" / "rotate_azure_app.py"
-MAIN = "pam_script"
+MAIN = "script.pam_script"
 
 HEAD = '''#!/usr/bin/env python3
 # Copyright (c) 2026, the keeperpam.azure contributors
@@ -41,19 +41,25 @@ from __future__ import annotations
 '''
 
 
+def source(name: str) -> str:
+    """Return the text of the module ``room.module``."""
+    return CORE.joinpath(*name.split(".")).with_suffix(".py").read_text("utf-8")
+
+
 def modules() -> list[str]:
-    """Return the names of the modules that MAIN needs, each after those it imports."""
+    """Return the names (``room.module``) of the modules that MAIN needs, each after those it imports."""
     order: list[str] = []
 
     def visit(name: str) -> None:
         if name in order:
             return
-        for node in ast.parse((CORE / f"{name}.py").read_text("utf-8")).body:
+        room = name.split(".")[0]
+        for node in ast.parse(source(name)).body:
             if isinstance(node, ast.ImportFrom) and node.level:
-                assert node.level == 1, f"{name}: only modules of the core can be joined"
+                assert node.level <= 2, f"{name}: only modules of the core can be joined"
                 assert node.module, f"{name}: only 'from .module import name' can be joined"
                 assert not any(alias.asname for alias in node.names), f"{name}: no renaming between modules"
-                visit(node.module)
+                visit(node.module if node.level == 2 else f"{room}.{node.module}")
         order.append(name)
 
     visit(MAIN)
@@ -62,7 +68,7 @@ def modules() -> list[str]:
 
 def split(name: str) -> tuple[list[ast.stmt], str, set[str]]:
     """Return a module's absolute imports, the rest of its text, and the names that it defines."""
-    text = (CORE / f"{name}.py").read_text("utf-8")
+    text = source(name)
     tree = ast.parse(text)
     lines = text.splitlines(keepends=True)
     imports: list[ast.stmt] = []
@@ -105,7 +111,7 @@ def gather(imports: list[ast.stmt]) -> str:
 def amalgamation() -> str:
     """Return the text of the one file."""
     version: dict[str, str] = {}
-    exec((CORE / "version.py").read_text("utf-8"), version)
+    exec(source("base.version"), version)
     requirements = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     packages = "\n".join(f"    {line}" for line in requirements if line and not line.startswith("#"))
     imports: list[ast.stmt] = []

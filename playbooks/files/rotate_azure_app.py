@@ -47,7 +47,7 @@ from urllib.parse import quote, quote_plus, urlsplit
 from weakref import WeakValueDictionary
 
 
-# ---- errors ---------------------------------------------------------------------------------------------------------
+# ---- base.errors ----------------------------------------------------------------------------------------------------
 # One family of errors. Each class is one end state of a rotation, with the exit status that tells it.
 
 
@@ -121,103 +121,7 @@ def _one_line(text: str) -> str:
     return " ".join(str(text).split())
 
 
-# ---- application ----------------------------------------------------------------------------------------------------
-# An application and its password credentials, as data.
-
-
-_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_TIME = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
-
-
-def guid(text: str) -> str | None:
-    """Return the GUID in lower case, or None where the text is none (braces and space around it are accepted)."""
-    plain = text.strip().strip("{}").lower()
-    return plain if _GUID.fullmatch(plain) else None
-
-
-def parse_time(text: Any) -> datetime | None:
-    """Return the time of an OData DateTimeOffset, in UTC; None for nothing or anything else.
-
-    Graph writes seven fractional digits or none, which ``datetime.fromisoformat`` reads from Python 3.11 on only.
-    """
-    match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
-    if match is None:
-        return None
-    seconds, fraction, zone = match.groups()
-    zone = "+00:00" if zone is None or zone.upper() == "Z" else zone
-    try:
-        return datetime.fromisoformat(f"{seconds.upper()}.{(fraction or '0')[:6]:<06}{zone}").astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
-
-
-@dataclass(frozen=True)
-class Credential:
-    """One passwordCredential of an application. ``hint`` is the first three characters of the secret."""
-
-    key_id: str
-    display_name: str = ""
-    start: datetime | None = None
-    end: datetime | None = None
-    end_text: str = ""
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Application:
-    """An application as one read of Graph has shown it; ``read_at`` is the server's time of that read."""
-
-    object_id: str
-    client_id: str
-    display_name: str
-    two_secrets: bool
-    credentials: tuple[Credential, ...]
-    read_at: datetime
-
-    def credential(self, key_id: str) -> Credential | None:
-        """Return the credential with that key id, compared without case."""
-        wanted = key_id.strip().lower()
-        return next((credential for credential in self.credentials if credential.key_id == wanted), None)
-
-
-def credentials_in(items: list[Any]) -> list[Credential]:
-    """Return the credentials of a JSON list of Graph; what has no key id is passed over."""
-    found = []
-    for item in items:
-        key_id = guid(str(item.get("keyId"))) if isinstance(item, dict) else None
-        if key_id is None:
-            continue
-        end = parse_time(item.get("endDateTime"))
-        end_text = str(item.get("endDateTime") or "")
-        if end is not None and not end_text.upper().endswith(("Z", "+00:00")):
-            end_text = format_time(end)
-        found.append(
-            Credential(
-                key_id,
-                str(item.get("displayName") or ""),
-                parse_time(item.get("startDateTime")),
-                end,
-                end_text,
-                str(item.get("hint") or ""),
-            )
-        )
-    return found
-
-
-def format_time(when: datetime) -> str:
-    """Return the time as Graph reads it: UTC, whole seconds."""
-    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def after(start: datetime, days: int) -> datetime:
-    """Return the time that many days later. Raises BadInput where the calendar ends before."""
-    try:
-        return start + timedelta(days=days)
-    except OverflowError:
-        raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None
-
-
-# ---- redact ---------------------------------------------------------------------------------------------------------
+# ---- base.redact ----------------------------------------------------------------------------------------------------
 # Secrets that do not print, and texts from elsewhere made fit to print.
 
 
@@ -330,7 +234,7 @@ def _discard(line: str) -> None:
     del line
 
 
-# ---- timing ---------------------------------------------------------------------------------------------------------
+# ---- base.timing ----------------------------------------------------------------------------------------------------
 # Time: every phase of a rotation has an end, and a signal ends it early.
 
 
@@ -417,14 +321,110 @@ def catch_signals(budget: Budget) -> None:
         signal.signal(_ALARM, _on_alarm)
 
 
-# ---- version --------------------------------------------------------------------------------------------------------
+# ---- base.version ---------------------------------------------------------------------------------------------------
 # The version of the collection, the same as in galaxy.yml.
 
 
 VERSION = "0.1.0"
 
 
-# ---- http -----------------------------------------------------------------------------------------------------------
+# ---- services.application -------------------------------------------------------------------------------------------
+# An application and its password credentials, as data.
+
+
+_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TIME = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
+
+
+def guid(text: str) -> str | None:
+    """Return the GUID in lower case, or None where the text is none (braces and space around it are accepted)."""
+    plain = text.strip().strip("{}").lower()
+    return plain if _GUID.fullmatch(plain) else None
+
+
+def parse_time(text: Any) -> datetime | None:
+    """Return the time of an OData DateTimeOffset, in UTC; None for nothing or anything else.
+
+    Graph writes seven fractional digits or none, which ``datetime.fromisoformat`` reads from Python 3.11 on only.
+    """
+    match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return None
+    seconds, fraction, zone = match.groups()
+    zone = "+00:00" if zone is None or zone.upper() == "Z" else zone
+    try:
+        return datetime.fromisoformat(f"{seconds.upper()}.{(fraction or '0')[:6]:<06}{zone}").astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+@dataclass(frozen=True)
+class Credential:
+    """One passwordCredential of an application. ``hint`` is the first three characters of the secret."""
+
+    key_id: str
+    display_name: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+    end_text: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Application:
+    """An application as one read of Graph has shown it; ``read_at`` is the server's time of that read."""
+
+    object_id: str
+    client_id: str
+    display_name: str
+    two_secrets: bool
+    credentials: tuple[Credential, ...]
+    read_at: datetime
+
+    def credential(self, key_id: str) -> Credential | None:
+        """Return the credential with that key id, compared without case."""
+        wanted = key_id.strip().lower()
+        return next((credential for credential in self.credentials if credential.key_id == wanted), None)
+
+
+def credentials_in(items: list[Any]) -> list[Credential]:
+    """Return the credentials of a JSON list of Graph; what has no key id is passed over."""
+    found = []
+    for item in items:
+        key_id = guid(str(item.get("keyId"))) if isinstance(item, dict) else None
+        if key_id is None:
+            continue
+        end = parse_time(item.get("endDateTime"))
+        end_text = str(item.get("endDateTime") or "")
+        if end is not None and not end_text.upper().endswith(("Z", "+00:00")):
+            end_text = format_time(end)
+        found.append(
+            Credential(
+                key_id,
+                str(item.get("displayName") or ""),
+                parse_time(item.get("startDateTime")),
+                end,
+                end_text,
+                str(item.get("hint") or ""),
+            )
+        )
+    return found
+
+
+def format_time(when: datetime) -> str:
+    """Return the time as Graph reads it: UTC, whole seconds."""
+    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def after(start: datetime, days: int) -> datetime:
+    """Return the time that many days later. Raises BadInput where the calendar ends before."""
+    try:
+        return start + timedelta(days=days)
+    except OverflowError:
+        raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None
+
+
+# ---- services.http --------------------------------------------------------------------------------------------------
 # HTTP with one policy: timeouts on every call, kept-alive connections, retries only where they are safe.
 
 
@@ -639,7 +639,7 @@ def _words(problem: Exception) -> str:
     return "the connection broke before the answer was complete"
 
 
-# ---- entra ----------------------------------------------------------------------------------------------------------
+# ---- services.entra -------------------------------------------------------------------------------------------------
 # Microsoft Entra: clouds, tokens for the admin application, and the proof that a secret signs in.
 
 
@@ -912,7 +912,7 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
     return f"check {identity.source}"
 
 
-# ---- graph ----------------------------------------------------------------------------------------------------------
+# ---- services.graph -------------------------------------------------------------------------------------------------
 # Microsoft Graph v1.0: an application's password credentials, read, added and removed.
 
 
@@ -1180,7 +1180,7 @@ def _server_time(reply: Reply) -> datetime:
         return datetime.now(timezone.utc)
 
 
-# ---- labels ---------------------------------------------------------------------------------------------------------
+# ---- base.labels ----------------------------------------------------------------------------------------------------
 # Labels of record fields, as people write them.
 
 
@@ -1237,7 +1237,7 @@ class Labelled:
         return f"Labelled({self.uid!r}, {[label for label, value in self._pairs]!r})"
 
 
-# ---- identity -------------------------------------------------------------------------------------------------------
+# ---- rotation.identity ----------------------------------------------------------------------------------------------
 # Where the admin application's credential comes from: the first source that is there, in whatever order.
 
 
@@ -1349,7 +1349,7 @@ def _name(record: Labelled) -> str:
     return f"the record {record.title!r} ({record.uid})" if record.title else f"the record {record.uid}"
 
 
-# ---- plan -----------------------------------------------------------------------------------------------------------
+# ---- rotation.plan --------------------------------------------------------------------------------------------------
 # What is to be done to an application, and why. Pure decisions: nothing here reads a clock, a vault or a network.
 
 
@@ -1604,7 +1604,7 @@ def _age(credential: Credential) -> tuple[float, str]:
     return (credential.start.timestamp() if credential.start else 0.0, credential.key_id)
 
 
-# ---- vault ----------------------------------------------------------------------------------------------------------
+# ---- services.vault -------------------------------------------------------------------------------------------------
 # Keeper records over Keeper Secrets Manager (KSM): read, and saved only where nobody was faster.
 
 
@@ -1979,7 +1979,7 @@ def _field(data: Mapping[str, Any], label: str) -> dict[str, Any] | None:
     return None if index is None else items[index]
 
 
-# ---- publishing -----------------------------------------------------------------------------------------------------
+# ---- rotation.publishing --------------------------------------------------------------------------------------------
 # The new secret in the vault: published where nobody was faster, and never in doubt afterwards.
 
 
@@ -2150,7 +2150,7 @@ def check_fields(record: VaultRecord, named: bool) -> None:
         )
 
 
-# ---- making ---------------------------------------------------------------------------------------------------------
+# ---- rotation.making ------------------------------------------------------------------------------------------------
 # The new secret at Graph: made once, found again where the answer was lost, and removed where it has to be.
 
 
@@ -2294,7 +2294,7 @@ def _unless_busy(call: Callable[[], bool]) -> bool | None:
         return None
 
 
-# ---- retiring -------------------------------------------------------------------------------------------------------
+# ---- rotation.retiring ----------------------------------------------------------------------------------------------
 # The old secrets at Graph: removed once their successor is published, as far as they may be.
 
 
@@ -2381,7 +2381,7 @@ class Retiring:
         return [item.key_id for item in old]
 
 
-# ---- rotation -------------------------------------------------------------------------------------------------------
+# ---- rotation.transaction -------------------------------------------------------------------------------------------
 # The rotation of one application: create, prove, publish, retire; and the way back from every step.
 #
 # The order is what keeps the vault's secret valid at every instant: nothing is stored before it is seen to sign in, and
@@ -2703,7 +2703,7 @@ def _why(failure: BaseException) -> str:
     return f"unexpected {type(failure).__name__}: {failure}"
 
 
-# ---- doctor ---------------------------------------------------------------------------------------------------------
+# ---- rotation.doctor ------------------------------------------------------------------------------------------------
 # A look at everything that a rotation needs, without changing anything.
 
 
@@ -2867,7 +2867,7 @@ def packages() -> str:
     return ", ".join(found)
 
 
-# ---- gateway --------------------------------------------------------------------------------------------------------
+# ---- script.gateway -------------------------------------------------------------------------------------------------
 # The Keeper Gateway's side of a PAM Script: what it passes on stdin, and where its own configuration is.
 
 
@@ -3003,7 +3003,7 @@ def _read_file(path: str) -> str:
         raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo) from None
 
 
-# ---- pam_script -----------------------------------------------------------------------------------------------------
+# ---- script.pam_script ----------------------------------------------------------------------------------------------
 # The PAM Script: what the Keeper Gateway runs when it rotates the record of an application.
 
 

@@ -12,13 +12,13 @@ from typing import Any, Callable, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ._core.entra import CLOUDS, Cloud, Identity, custom_cloud
-from ._core.errors import BadInput, RotationError, Stopped
-from ._core.http import Http
-from ._core.pam_script import missing_libraries
-from ._core.redact import Log, Secret, scrub, scrub_all
-from ._core.timing import Budget, catch_signals
-from ._core.vault import parse_configuration
+from ._core.base.errors import BadInput, RotationError, Stopped
+from ._core.base.redact import Log, Secret, scrub, scrub_all
+from ._core.base.timing import Budget, catch_signals
+from ._core.script.pam_script import missing_libraries
+from ._core.services.entra import CLOUDS, Cloud, Identity, custom_cloud
+from ._core.services.http import Http
+from ._core.services.vault import parse_configuration
 
 # Corresponds to plugins/doc_fragments/_keeper.py
 KEEPER_OPTIONS: dict[str, dict[str, Any]] = {

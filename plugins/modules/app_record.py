@@ -127,12 +127,12 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._core.app_fields import TYPES, check_values, ensure
-from ..module_utils._core.http import Http
-from ..module_utils._core.plan import RETIRE_CHOICES, Policy
-from ..module_utils._core.redact import Log
-from ..module_utils._core.timing import Budget
-from ..module_utils._core.vault import Vault
+from ..module_utils._core.base.redact import Log
+from ..module_utils._core.base.timing import Budget
+from ..module_utils._core.records.app_fields import TYPES, check_values, ensure
+from ..module_utils._core.rotation.plan import RETIRE_CHOICES, Policy
+from ..module_utils._core.services.http import Http
+from ..module_utils._core.services.vault import Vault
 from ..module_utils._module import KEEPER_OPTIONS, edit_record, keeper_configuration
 
 OPTIONS: dict[str, dict[str, t.Any]] = {

@@ -284,17 +284,17 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._core.doctor import dry_run
-from ..module_utils._core.entra import CLOUDS
-from ..module_utils._core.errors import BadInput, Stopped
-from ..module_utils._core.http import Http
-from ..module_utils._core.identity import Sources
-from ..module_utils._core.labels import Labelled
-from ..module_utils._core.plan import RETIRE_CHOICES, ROTATE_CHOICES, policy_of
-from ..module_utils._core.redact import Log, scrub
-from ..module_utils._core.rotation import Outcome, Task, perform
-from ..module_utils._core.timing import Budget, catch_signals
-from ..module_utils._core.vault import Vault, VaultRecord
+from ..module_utils._core.base.errors import BadInput, Stopped
+from ..module_utils._core.base.labels import Labelled
+from ..module_utils._core.base.redact import Log, scrub
+from ..module_utils._core.base.timing import Budget, catch_signals
+from ..module_utils._core.rotation.doctor import dry_run
+from ..module_utils._core.rotation.identity import Sources
+from ..module_utils._core.rotation.plan import RETIRE_CHOICES, ROTATE_CHOICES, policy_of
+from ..module_utils._core.rotation.transaction import Outcome, Task, perform
+from ..module_utils._core.services.entra import CLOUDS
+from ..module_utils._core.services.http import Http
+from ..module_utils._core.services.vault import Vault, VaultRecord
 from ..module_utils._module import (
     ENTRA_OPTIONS,
     EXCLUSIVE,

@@ -156,12 +156,12 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._core.attaching import attach, check_content, differences, facts
-from ..module_utils._core.attachments import LARGEST, FileVault, Script
-from ..module_utils._core.errors import BadInput
-from ..module_utils._core.http import Http
-from ..module_utils._core.redact import Log
-from ..module_utils._core.timing import Budget
+from ..module_utils._core.base.errors import BadInput
+from ..module_utils._core.base.redact import Log
+from ..module_utils._core.base.timing import Budget
+from ..module_utils._core.records.attaching import attach, check_content, differences, facts
+from ..module_utils._core.records.attachments import LARGEST, FileVault, Script
+from ..module_utils._core.services.http import Http
 from ..module_utils._module import KEEPER_OPTIONS, edit_record, keeper_configuration
 
 OPTIONS: dict[str, dict[str, t.Any]] = {

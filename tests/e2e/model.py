@@ -21,17 +21,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
-from ansible_collections.keeperpam.azure.plugins.module_utils._core import rotation
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.application import Application, Credential
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.entra import Identity, Proof
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.errors import OutOfTime, Refused, Stopped
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.graph import NotDone
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.identity import Sources
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.plan import Policy
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.redact import Log, Secret
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation import Outcome, Task, perform
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.timing import Budget
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.vault import NotSaved, VaultRecord
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import OutOfTime, Refused, Stopped
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Log, Secret
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation import transaction as rotation
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.identity import Sources
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.plan import Policy
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.transaction import Outcome, Task, perform
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.application import Application, Credential
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.entra import Identity, Proof
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.graph import NotDone
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.vault import NotSaved, VaultRecord
 
 START = datetime(2026, 5, 4, 12, 0, tzinfo=timezone.utc)
 CLIENT, OBJECT, ADMIN = (str(uuid.UUID(int=number)) for number in (1, 2, 3))

@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 import hypothesis.strategies as st
 import pytest
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.making import Making
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.plan import Policy
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.publishing import Publishing
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.retiring import Retiring
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.making import Making
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.plan import Policy
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.publishing import Publishing
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.retiring import Retiring
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,

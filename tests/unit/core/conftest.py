@@ -36,3 +36,5 @@ def is_loadable() -> bool:
 
 if not is_loadable():
     lay_namespace()
+# The samples that several rooms share.
+sys.path.insert(0, str(Path(__file__).resolve().parent))

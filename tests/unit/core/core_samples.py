@@ -11,9 +11,9 @@ import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.application import Application, Credential
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.http import Reply
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.labels import Labelled
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.labels import Labelled
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.application import Application, Credential
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import Reply
 
 NOW = datetime(2026, 6, 15, 12, 0, 0, tzinfo=timezone.utc)
 RECORD = "ZmpJl4qCXJEi0ohFKzzQaA"

@@ -1,0 +1,183 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The new secret in the vault: published where nobody was faster, and never in doubt afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ..base.errors import BadInput, RolledBack, RotationError
+from ..base.redact import Log, Secret
+from ..base.timing import PUBLISH, Budget
+from ..services.application import Credential
+from ..services.http import pause_before
+from ..services.vault import NotSaved, Vault, VaultRecord
+
+FIELD_APPLICATION, FIELD_SECRET = "application_object_id", "client_secret"
+FIELD_KEY_ID, FIELD_EXPIRES = "client_secret_id", "expires"
+_SAVES = 7
+
+
+class Shown(Enum):
+    """Whose secret the vault shows."""
+
+    OURS = 1
+    ANOTHER = 2
+    UNKNOWN = 3
+
+
+@dataclass
+class _Save:
+    """A save that may have taken effect, or may do so later."""
+
+    revision: int
+    answered_no: bool = False
+
+
+class Publishing:
+    """One new secret on its way into one record. ``follow`` is whether the record names the application."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        record: VaultRecord,
+        new: Credential,
+        secret: Secret,
+        *,
+        follow: bool,
+        budget: Budget,
+        log: Log,
+    ) -> None:
+        self._vault, self._record, self._new, self._secret = vault, record, new, secret
+        self._follow, self._budget, self._log = follow, budget, log
+        self._saves: list[_Save] = []
+        self.confirmed = False  # Keeper has said that it took a save, and nothing has been seen that says otherwise
+
+    def publish(self) -> None:
+        """Save the three fields where nobody was faster, and read them back. Raises RolledBack, Refused, Stopped."""
+        new = self._new
+        values = {FIELD_SECRET: self._secret.reveal(), FIELD_KEY_ID: new.key_id, FIELD_EXPIRES: new.end_text}
+        current = self._record
+        with self._budget.phase("publish the secret", PUBLISH):
+            for attempt in range(1, _SAVES + 1):
+                problem = self._save(current.with_values(values, (FIELD_SECRET,)))
+                if problem is not None:
+                    self._say(problem)
+                    if problem.wait:
+                        self._budget.pause(problem.wait)
+                    if not problem.sent:
+                        raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
+                current = self._reread()
+                if self._shows_ours(current):
+                    self._log.say(f"published in the record {current.title!r} ({current.uid})")
+                    return
+                self._settle_saves(current)
+                self._stand_back(current)
+                final = problem is not None and problem.certain and not problem.conflict and not problem.wait
+                if final and problem is not None:
+                    raise RolledBack(
+                        f"the record {current.uid} could not be saved",
+                        problem.why,
+                        "check that the record's folder is shared with edit permission",
+                    )
+                self._budget.pause(pause_before(attempt + 1))
+        raise RolledBack(f"the record {self._record.uid} was not saved", "it changes all the time", "run it again")
+
+    def in_doubt(self) -> bool:
+        """Whether a save has taken effect, or may."""
+        return bool(self._saves)
+
+    def shown(self) -> Shown:
+        """Find out whether our secret is published, for good. Raises Stopped."""
+        for attempt in range(1, 5):
+            try:
+                current = self._reread()
+            except RotationError as problem:
+                self._log.say(problem.message)
+                if self.confirmed:
+                    return Shown.OURS
+                return Shown.ANOTHER if isinstance(problem, RolledBack) and not self._saves else Shown.UNKNOWN
+            if self._shows_ours(current):
+                return Shown.OURS
+            self._settle_saves(current)
+            if not self._saves:
+                return Shown.ANOTHER
+            # A save is under way that was never answered. Saving the record as it is moves its revision on, and the
+            # late save can then no longer take effect.
+            self._log.say("making sure that no late save changes the record")
+            try:
+                self._vault.save(current)
+            except NotSaved as problem:
+                self._say(problem)
+                self._budget.pause(problem.wait or pause_before(attempt + 1))
+        return Shown.UNKNOWN
+
+    def _say(self, problem: NotSaved) -> None:
+        unsure = problem.sent and not problem.certain
+        self._log.say(f"the save was not {'confirmed' if unsure else 'made'}: {problem.why}; reading the record")
+
+    def _save(self, record: VaultRecord) -> NotSaved | None:
+        attempt = _Save(record.revision)
+        self._saves.append(attempt)
+        try:
+            self._vault.save(record)
+        except NotSaved as problem:
+            attempt.answered_no = problem.certain
+            if not problem.sent:
+                self._saves.remove(attempt)
+            return problem
+        self.confirmed = True
+        return None
+
+    def _reread(self) -> VaultRecord:
+        uid = self._record.uid
+        record = self._vault.read([uid]).get(uid)
+        if record is None:
+            # It may show to others what this application cannot see any more.
+            self._saves = [save for save in self._saves if not save.answered_no]
+            raise RolledBack(
+                f"the record {uid} has gone while it was rotated",
+                "it was removed, or is no longer shared with the KSM application",
+                "restore the record or its sharing and run it again",
+            )
+        return record
+
+    def _shows_ours(self, record: VaultRecord) -> bool:
+        same_id = record.value(FIELD_KEY_ID).lower() == self._new.key_id
+        return same_id and record.secret(FIELD_SECRET) == self._secret.reveal()
+
+    def _settle_saves(self, record: VaultRecord) -> None:
+        """Forget the saves that can no longer take effect, now that ``record`` was read and does not show them: Keeper
+        has answered no to them, or they carry a revision that has passed."""
+        self._saves = [save for save in self._saves if not save.answered_no and save.revision >= record.revision]
+        self.confirmed = self.confirmed and bool(self._saves)
+
+    def _stand_back(self, record: VaultRecord) -> None:
+        if record.secret(FIELD_SECRET) != self._record.secret(FIELD_SECRET):
+            raise RolledBack(
+                f"somebody else published a secret in the record {record.uid} meanwhile",
+                "this run stands back",
+                "nothing, if it was another rotation",
+            )
+        same = record.value(FIELD_APPLICATION).lower() == self._record.value(FIELD_APPLICATION).lower()
+        if self._follow and not same:
+            raise RolledBack(f"the record {record.uid} names another application now", todo="run it again")
+
+
+def check_fields(record: VaultRecord, named: bool) -> None:
+    """Raise BadInput where the fields cannot be used; ``named`` is whether the application is named elsewhere."""
+
+    def unusable(why: str, todo: str) -> BadInput:
+        return BadInput(f"the record {record.title!r} ({record.uid}) cannot be used", why, todo)
+
+    for label in (FIELD_APPLICATION, FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES):
+        kind = record.unusable(label)
+        if kind:
+            raise unusable(f"its field {label} is of type {kind}", "change the field to Text (Hidden for secrets)")
+    if not named and not record.value(FIELD_APPLICATION):
+        raise unusable(
+            f"it has no {FIELD_APPLICATION}", "enter the application's Object ID there (the client id will do)"
+        )

@@ -1,0 +1,149 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Keeper Gateway's side of a PAM Script: what it passes on stdin, and where its own configuration is."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ..base.errors import BadInput
+from ..base.labels import Labelled, text_of
+
+_TODO = "let the Gateway run the script, or pass it the line that the Gateway does"
+_LONGEST = 64 * 1024 * 1024
+# Text in the variable itself, or the path of a file; first that is there.
+_VARIABLES = (
+    ("GATEWAY_CONFIG", False),
+    ("GATEWAY_CONFIG_PATH", True),
+    ("KSM_CONFIG", False),
+    ("KSM_CONFIG_FILE", True),
+)
+_FILES = ("/etc/keeper-gateway/gateway-config.json", "~/.keeper/gateway-config.json")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the Gateway asks for. The passwords that it also passes are of no use here and are not kept."""
+
+    user_uid: str
+    provider_uid: str
+    records: tuple[Labelled, ...]
+
+    def configuration(self) -> Labelled | None:
+        """Return the PAM configuration, where it was passed."""
+        return next((record for record in self.records if record.uid and record.uid == self.provider_uid), None)
+
+    def attached(self) -> tuple[Labelled, ...]:
+        """Return the records attached to the script: neither the application's own nor the PAM configuration."""
+        return tuple(record for record in self.records if record.uid not in ("", self.user_uid, self.provider_uid))
+
+
+def read_request(stream: IO[bytes]) -> Request:
+    """Read the Gateway's line: base64 of a JSON object whose ``records`` is base64 of a JSON array.
+
+    https://docs.keeper.io/keeperpam/privileged-access-manager/password-rotation/post-rotation-scripts/parameters.
+    A record's keys are the labels of its fields, else their types. Raises BadInput.
+    """
+    line = b""
+    while not line.strip():
+        line = stream.readline(_LONGEST)
+        if not line:
+            raise BadInput("stdin is empty", todo=_TODO)
+    message = _decode(line, "stdin")
+    if not isinstance(message, dict):
+        raise BadInput("stdin holds no JSON object", todo=_TODO)
+    missing = [key for key in ("userRecordUid", "records") if key not in message]
+    if missing:
+        raise BadInput("stdin lacks " + " and ".join(missing), todo=_TODO)
+    records = message["records"]
+    if not isinstance(records, str):
+        raise BadInput("records on stdin is no text", todo=_TODO)
+    items = _decode(records.encode("ascii", "replace"), "records on stdin") if records.strip() else []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
+    return Request(
+        _uid(message, "userRecordUid", required=True),
+        _uid(message, "providerRecordUid", required=False),
+        tuple(_labelled(item) for item in items),
+    )
+
+
+def _decode(data: bytes, what: str) -> Any:
+    text = data.strip()
+    if text.startswith(b"\xef\xbb\xbf"):  # PowerShell may put a byte order mark in front
+        text = text[3:]
+    try:
+        compact = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+        decoded = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        raise BadInput(f"{what} is no base64", todo=_TODO) from None
+    try:
+        return json.loads(decoded.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise BadInput(f"{what} is base64, but not of JSON", todo=_TODO) from None
+
+
+def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
+    value = message.get(key)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str) or (required and not value.strip()):
+        raise BadInput(f"{key} on stdin is no record uid", todo=_TODO)
+    return value.strip()
+
+
+def _labelled(item: Mapping[str, Any]) -> Labelled:
+    pairs = [(str(key), value) for key, value in item.items() if key not in ("uid", "title")]
+    return Labelled(text_of(item.get("uid")), text_of(item.get("title")), pairs)
+
+
+def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | None = None) -> tuple[str, str]:
+    """Return the text of the Gateway's configuration, and where it was found.
+
+    It is read once and never opened for writing. The first source that is there counts: one that is there but cannot
+    be read is an error, no reason to go on to the next. Raises BadInput.
+    """
+    read = read or _read_file
+    for name, is_path in _VARIABLES:
+        value = environ.get(name, "").strip()
+        if value:
+            return (read(value), f"{value} ({name})") if is_path else (value, name)
+    looked: list[str] = []
+    for path in _FILES:
+        full = os.path.expanduser(path)
+        if not full.startswith("~") and _is_there(full):
+            return read(full), full
+        looked.append(path)
+    raise BadInput(
+        "no Keeper configuration was found",
+        "looked at " + ", ".join([name for name, is_path in _VARIABLES] + looked),
+        "set GATEWAY_CONFIG_PATH to the Gateway's configuration file",
+    )
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True  # in a folder that this user may not enter: worth an error, not silence
+    except OSError:
+        return False
+    return True
+
+
+def _read_file(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_LONGEST).decode("utf-8-sig")
+    except (OSError, ValueError) as problem:
+        why = getattr(problem, "strerror", None) or "it is no text"
+        todo = "correct the path" if isinstance(problem, FileNotFoundError) else "run the script as the Gateway's user"
+        raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo) from None

@@ -1,0 +1,152 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The PAM Script: what the Keeper Gateway runs when it rotates the record of an application."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+from ..base.errors import BadInput, Refused, Stopped
+from ..base.redact import Log, scrub, to_stderr
+from ..base.timing import Budget, catch_signals
+from ..base.version import VERSION
+from ..rotation.doctor import dry_run
+from ..rotation.identity import Sources
+from ..rotation.plan import policy_of
+from ..rotation.transaction import Outcome, Task, perform
+from ..services.entra import MSAL_PROBLEM
+from ..services.http import REQUESTS_PROBLEM, Http
+from ..services.vault import KSM_PROBLEM, Vault, parse_configuration
+from .gateway import Request, find_configuration, read_request
+
+_HELP = """Rotates the client secret of a Microsoft Entra application and publishes it in its Keeper record.
+The Keeper Gateway runs it as a PAM Script (rotation method "Run PAM scripts only") and passes it the record on
+stdin: one line, base64 of a JSON object with userRecordUid, providerRecordUid and records, which is base64 of a JSON
+array. It writes its steps to stderr and one line of JSON to stdout."""
+_EPILOG = """exit status: 0 rotated, 1 bug, 2 bad input, 3 refused, 4 rolled back, 5 incomplete (new secret valid, old
+ones remain), 6 orphan (a new secret could not be removed)"""
+
+
+def missing_libraries() -> dict[str, str]:
+    """Return the packages that cannot be imported, by their names on the package index, with the reason."""
+    problems = {"requests": REQUESTS_PROBLEM, "msal": MSAL_PROBLEM, "keeper-secrets-manager-core": KSM_PROBLEM}
+    return {name: problem for name, problem in problems.items() if problem}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script form; return the exit status."""
+    parser = argparse.ArgumentParser(prog="rotate_azure_app.py", description=_HELP, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument("--doctor", action="store_true", help="change nothing, check everything that a rotation needs")
+    parser.add_argument("--check", action="store_true", help="the same, and say what would be done")
+    parser.add_argument("--record", metavar="UID", default="", help="with these: the record, in place of stdin")
+    parser.add_argument("--provider", metavar="UID", default="", help="with --record: the PAM configuration")
+    parser.add_argument("--debug", action="store_true", help="write every call, and a traceback for a bug, to stderr")
+    options = parser.parse_args(arguments)
+    dry = options.doctor or options.check
+    if (options.record and not dry) or (options.provider and not options.record):
+        parser.error("--record goes with --doctor or --check, --provider with --record")
+    if not options.record and sys.stdin is not None and sys.stdin.isatty():
+        parser.print_help(sys.stderr)
+        return BadInput.exit_status
+    log = Log(to_stderr, options.debug)
+    outcome = _run(log, options, os.environ)
+    _print({"version": VERSION, **outcome.as_dict()})
+    return outcome.exit_status
+
+
+def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
+    try:
+        dry = options.doctor or options.check
+        missing = missing_libraries()
+        if missing:
+            raise BadInput(
+                "Python packages are missing: " + ", ".join(missing),
+                "; ".join(missing.values()),
+                f"{sys.executable} -m pip install {' '.join(missing)}, or let the script command name another Python",
+            )
+        budget = Budget()
+        catch_signals(budget)
+        http = Http(budget, log)
+
+        requests: list[Request] = []
+
+        def task() -> Task:
+            if not requests:
+                named = Request(options.record, options.provider, ()) if options.record else None
+                requests.append(named or read_request(_stdin()))
+            return prepare(requests[0], http, budget, log, environ)
+
+        outcome = dry_run(task, http, budget, log, options.check) if dry else perform(task, http, budget, log)
+        budget.shield()
+        return outcome
+    except BadInput as problem:
+        log.say(problem.message)
+        return Outcome(problem.status, problem.exit_status, problem.message, False)
+    except Stopped as stop:
+        # Only outside of a rotation's phases, where nothing has begun or everything has ended.
+        problem_ = Refused("the run was stopped", str(stop), "run it again")
+        log.say(problem_.message)
+        return Outcome(problem_.status, problem_.exit_status, problem_.message, False)
+    except Exception as bug:
+        text = f"a bug: {type(bug).__name__}: {bug}. Next: run it with --debug and report what it shows."
+        log.say(text)
+        if options.debug:
+            for line in traceback.format_exc().splitlines():
+                log.detail(line)
+        return Outcome("error", 1, scrub(text), False)
+
+
+def _stdin() -> IO[bytes]:
+    if sys.stdin is None:
+        raise BadInput("stdin is closed", todo="let the Gateway run the script")
+    return sys.stdin.buffer
+
+
+def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Mapping[str, str]) -> Task:
+    """Read the Gateway's configuration and the records. Raises BadInput, Refused."""
+    text, source = find_configuration(environ)
+    vault = Vault(parse_configuration(text, source), http, budget, log)
+    configuration = request.configuration()
+    uids = [request.user_uid]
+    if configuration is None and request.provider_uid:
+        uids.append(request.provider_uid)
+    found = vault.read(uids)
+    record = found.get(request.user_uid)
+    if record is None:
+        raise BadInput(
+            f"the record {request.user_uid} was not found",
+            f"it is not shared with the KSM application of {source}, or does not exist",
+            "share the record's folder with the Gateway's application, with edit permission",
+        )
+    if configuration is None and request.provider_uid in found:
+        configuration = found[request.provider_uid].view()
+    own = record.view()
+    advice = "fill in the PAM configuration's client id and secret, or attach the admin application's record"
+    if not request.provider_uid:
+        advice = "attach the admin application's record to the script, or name the PAM configuration (--provider)"
+    elif configuration is None:
+        advice = f"share the folder of the PAM configuration {request.provider_uid} with the Gateway's application"
+    sources = Sources(advice=advice, attached=request.attached(), own=own, configuration=configuration)
+    return Task(vault, record, sources, policy_of(own))
+
+
+def _print(outcome: dict[str, Any]) -> None:
+    try:
+        sys.stdout.write(json.dumps(outcome) + "\n")
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        # Nobody reads: the exit status still has to tell. Python would replace it when it flushes at exit.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

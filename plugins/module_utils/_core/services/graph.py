@@ -1,0 +1,283 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Microsoft Graph v1.0: an application's password credentials, read, added and removed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from ..base.errors import BadInput, Refused
+from ..base.redact import Log, Secret
+from .application import Application, Credential, credentials_in, format_time, guid
+from .http import Http, Reply, Unanswered, busy, retry_after
+
+_SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
+# "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
+_TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
+_LATER = (408, 409, 424, 429)
+_CONCURRENT = "Directory_ConcurrencyViolation"
+
+
+class NotDone(Exception):
+    """A call of Graph did not succeed. ``why`` and ``todo`` are for people.
+
+    ``certain`` tells that Graph has refused; otherwise the call may have taken effect, or may do so later.
+    ``busy`` tells that by Graph's words the call was not carried out, and may be later. ``status`` is that of the
+    HTTP answer, 0 where there was none. ``wait`` is the pause in seconds that Graph asked for.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        todo: str = "",
+        *,
+        certain: bool = True,
+        busy: bool = False,
+        status: int = 0,
+        wait: float | None = None,
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.todo = todo
+        self.certain = certain
+        self.busy = busy
+        self.status = status
+        self.wait = wait
+
+
+class Graph:
+    """The applications of one tenant, as one admin application may see them.
+
+    ``sign_in`` returns a fresh access token; it is asked once at first and again after a 401.
+    """
+
+    def __init__(self, http: Http, root: str, admin: str, sign_in: Callable[[], Secret], log: Log) -> None:
+        self._http = http
+        self._root = root + "/v1.0"
+        self._admin = admin
+        self._sign_in = sign_in
+        self._log = log
+        self._token: Secret | None = None
+
+    def find(self, identifier: str, client_id_first: bool = False) -> Application:
+        """Return the application with that object id or client id.
+
+        Keeper's page mixes the two up, so both are tried. Not by ``$filter``: that is refused to an admin application
+        with Application.ReadWrite.OwnedBy (https://learn.microsoft.com/graph/permissions-reference). Raises BadInput
+        for what is no GUID, Refused.
+        """
+        wanted = guid(identifier)
+        if wanted is None:
+            raise BadInput(
+                "application_object_id holds neither an object id nor a client id",
+                todo="enter the Object ID of the app registration's overview page",
+            )
+        forms = [f"/{wanted}", f"(appId='{wanted}')"]
+        problems = []
+        for form in reversed(forms) if client_id_first else forms:
+            try:
+                return self._read(form)
+            except NotDone as refusal:
+                problems.append(refusal)
+                if refusal.status not in (400, 403, 404):
+                    break
+        problem = next((each for each in problems if each.status != 404), problems[-1])
+        if problem.status == 404:
+            raise Refused(
+                f"the application {wanted} was not found",
+                "Graph knows it neither as object id nor as client id in this tenant",
+                "check application_object_id, the tenant, and whether the app registration was deleted",
+            )
+        raise Refused(f"the application {wanted} could not be read", problem.why, problem.todo)
+
+    def read(self, application: Application) -> Application:
+        """Read the application afresh. Raises NotDone."""
+        return self._read("/" + application.object_id)
+
+    def _read(self, form: str) -> Application:
+        reply = self._call(
+            "GET", "/applications" + form, "read application", {"$select": _SELECT}, None, retry=_busy_or_garbled
+        )
+        body = reply.json()
+        object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
+        if not object_id or not client_id:
+            raise NotDone("Graph's answer is no application", certain=False)
+        listed = body.get("passwordCredentials")
+        return Application(
+            object_id,
+            client_id,
+            str(body.get("displayName") or client_id),
+            str(body.get("signInAudience")).lower() in _TWO_SECRETS,
+            tuple(credentials_in(listed if isinstance(listed, list) else [])),
+            _server_time(reply),
+        )
+
+    def add_password(self, application: Application, display_name: str, end: datetime) -> tuple[Credential, Secret]:
+        """Create a client secret once, without any repetition; Entra generates the value and shows it only here.
+
+        https://learn.microsoft.com/graph/api/application-addpassword. No startDateTime is sent: with a client's
+        clock that is ahead, the secret would not be valid yet. Raises NotDone.
+        """
+        wanted = {"displayName": display_name, "endDateTime": format_time(end)}
+        body = {"passwordCredential": wanted}
+        reply = self._call(
+            "POST", f"/applications/{application.object_id}/addPassword", "add password", None, body, retry=None
+        )
+        answer = reply.json()
+        text = answer.get("secretText")
+        found = credentials_in([answer])
+        if not found or not isinstance(text, str) or not text:
+            raise NotDone("Graph's answer to addPassword could not be read", certain=False)
+        credential = found[0]
+        if credential.end is None:
+            credential = Credential(
+                credential.key_id, credential.display_name, credential.start, end, wanted["endDateTime"]
+            )
+        return credential, Secret(text)
+
+    def remove_password(self, application: Application, key_id: str) -> bool:
+        """Remove a client secret; return False where Graph knows none with that key id.
+
+        https://learn.microsoft.com/graph/api/application-removepassword. Safe to repeat. An unknown key id is answered
+        with 400 and a text, for which no error code is documented. Raises NotDone.
+        """
+        body, path = {"keyId": key_id}, f"/applications/{application.object_id}/removePassword"
+        try:
+            self._call("POST", path, "remove password", None, body, retry=_again)
+        except NotDone as problem:
+            if problem.status == 400 and "no password credential found" in problem.why.lower():
+                return False
+            raise
+        return True
+
+    def roles(self) -> set[str] | None:
+        """Return the application permissions in the access token; None where it cannot be read (it is opaque)."""
+        token = self._token.reveal() if self._token else ""
+        try:
+            payload = token.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            return {str(role) for role in claims.get("roles", [])}
+        except (IndexError, ValueError, AttributeError, TypeError):
+            return None
+
+    def owns(self, application: Application) -> bool | None:
+        """Return whether the admin application's service principal owns the application, None if Graph does not say.
+
+        The call that Application.ReadWrite.OwnedBy allows: https://learn.microsoft.com/graph/permissions-reference.
+        """
+        path = f"/servicePrincipals(appId='{self._admin}')/ownedObjects"
+        query: dict[str, str] | None = {"$select": "id", "$top": "999"}
+        for page in range(20):
+            try:
+                reply = self._call("GET", path, f"owned objects, page {page + 1}", query, None, retry=_busy_or_garbled)
+            except NotDone:
+                return None
+            body = reply.json()
+            found = body.get("value")
+            if not isinstance(found, list):
+                return None
+            if any(isinstance(item, dict) and guid(str(item.get("id"))) == application.object_id for item in found):
+                return True
+            following = str(body.get("@odata.nextLink") or "")
+            if not following.startswith(self._root):
+                return False
+            path, query = following[len(self._root) :], None
+        return None
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        name: str,
+        query: Mapping[str, str] | None,
+        body: dict[str, Any] | None,
+        retry: Callable[[Reply], bool] | None,
+    ) -> Reply:
+        for fresh in (False, True):
+            if self._token is None:
+                self._token = self._sign_in()
+            elif fresh:
+                self._token = self._sign_in_again()
+            headers = {
+                "Authorization": "Bearer " + self._token.reveal(),
+                "Content-Type": "application/json",
+                # Graph's best practices: a GUID per request, to find it in Microsoft's logs.
+                "client-request-id": str(uuid.uuid4()),
+            }
+            data = None if body is None else json.dumps(body)
+            try:
+                url = self._root + path
+                reply = self._http.call(method, url, name=name, headers=headers, body=data, query=query, retry=retry)
+            except Unanswered as problem:
+                raise NotDone(
+                    f"Graph did not answer: {problem}", "check the network", certain=not problem.sent
+                ) from None
+            if reply.status != 401:
+                break
+            self._log.detail("Graph does not accept the token; signing in again")
+        if reply.status // 100 == 2:
+            return reply
+        raise self._problem(reply)
+
+    def _sign_in_again(self) -> Secret:
+        try:
+            return self._sign_in()
+        except Refused as problem:
+            raise NotDone(f"Graph does not accept the token any more; {problem.message}", status=401) from None
+
+    def _problem(self, reply: Reply) -> NotDone:
+        error = reply.json().get("error")
+        error = error if isinstance(error, dict) else {}
+        code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
+        if reply.status == 403:
+            why = f"{message or 'access denied'} ({code or reply.status})"
+            todo = (
+                f"grant Application.ReadWrite.OwnedBy to the admin application {self._admin}, consent to it, and make "
+                "its service principal an owner of the application"
+            )
+        elif code == "CredentialInvalidLifetimeAsPerAppPolicy":
+            todo = "lower lifetime_days to what the tenant's app management policy allows"
+        elif code == "CredentialTypeNotAllowedAsPerAppPolicy":
+            todo = "exempt the application from the policy, or let it use a certificate or a federated credential"
+        elif "size of the object has exceeded its limit" in message:
+            todo = "remove secrets, redirect URIs or other entries that the application does not need"
+        elif reply.status >= 500 or reply.status in _LATER:
+            todo = "run it again later"
+        elif reply.status == 401:
+            todo = "check that the authority and the Graph endpoint belong to the same cloud"
+        # What comes without Graph's own error code is from something in between, and proves nothing.
+        certain = reply.status == 401 or (bool(code) and reply.status < 500 and reply.status not in _LATER)
+        return NotDone(
+            why,
+            todo,
+            certain=certain,
+            busy=reply.status == 429 or code == _CONCURRENT,
+            status=reply.status,
+            wait=retry_after(reply),
+        )
+
+
+def _again(reply: Reply) -> bool:
+    error = reply.json().get("error")
+    return busy(reply) or (reply.status == 409 and isinstance(error, dict) and error.get("code") == _CONCURRENT)
+
+
+def _busy_or_garbled(reply: Reply) -> bool:
+    return _again(reply) or (reply.status == 200 and not reply.json())
+
+
+def _server_time(reply: Reply) -> datetime:
+    """Graph's own clock: a lifetime counted on a host whose clock is ahead would exceed a policy's maximum."""
+    try:
+        return parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return datetime.now(timezone.utc)

@@ -1,0 +1,393 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keeper records over Keeper Secrets Manager (KSM): read, and saved only where nobody was faster."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import copy
+import json
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..base.errors import BadInput, Refused
+from ..base.labels import Labelled, find, text_of
+from ..base.redact import Log, remember
+from ..base.timing import Budget
+from .http import REACH, Http, Reply, Unanswered, pause_before, retry_after
+
+try:
+    from keeper_secrets_manager_core import SecretsManager
+    from keeper_secrets_manager_core.configkeys import ConfigKeys
+    from keeper_secrets_manager_core.crypto import CryptoUtils
+    from keeper_secrets_manager_core.dto.dtos import Folder as SdkFolder
+    from keeper_secrets_manager_core.dto.dtos import Record as SdkRecord
+    from keeper_secrets_manager_core.dto.payload import KSMHttpResponse
+    from keeper_secrets_manager_core.storage import InMemoryKeyValueStorage
+except ImportError as _problem:
+    KSM_PROBLEM = str(_problem)
+else:
+    KSM_PROBLEM = ""
+
+_T = TypeVar("_T")
+# The SDK's own first pause after a throttled call: the limit counts the calls of 10 s.
+_THROTTLE_PAUSE = 11.0
+_KEY_CHANGES = 3
+_TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
+# REGION:token or host:token, https://docs.keeper.io/secrets-manager
+_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
+_NEEDED = ("clientId", "privateKey", "appKey")
+
+
+def parse_configuration(text: str, source: str) -> dict[str, str]:
+    """Return a KSM client configuration from JSON or base64 of JSON; ``source`` names it in errors.
+
+    Only a bound configuration is accepted: binding would spend its one-time token and keep the new keys in memory
+    alone. Raises BadInput.
+    """
+    todo = "use the configuration of a device or Gateway that has been initialised"
+    plain = text.strip()
+    if not plain:
+        raise BadInput(f"the Keeper configuration in {source} is empty", todo=todo)
+    try:
+        if not plain.startswith("{"):
+            # The SDK fails on a trailing newline and on missing padding.
+            compact = "".join(plain.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+            plain = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True).decode("utf-8-sig")
+        values = json.loads(plain)
+    except (ValueError, binascii.Error, RecursionError):
+        values = None
+    if _ONE_TIME.fullmatch(plain):
+        why = "a device redeems it once, and keeps the configuration that it gets for it"
+        raise BadInput(f"the Keeper configuration in {source} is a one-time token", why, todo)
+    if not isinstance(values, dict):
+        raise BadInput(f"the Keeper configuration in {source} is neither JSON nor base64 of JSON", todo=todo)
+    # Keys that the SDK does not know all collapse into one.
+    config = {key.value: str(values[key.value]) for key in ConfigKeys if values.get(key.value)}
+    for name in ("privateKey", "appKey", "clientKey", "clientId"):
+        if name in config:
+            remember(config[name])
+    missing = [name for name in _NEEDED if name not in config]
+    if missing:
+        why = "it was never initialised" if "clientKey" in config else "it is damaged"
+        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, todo)
+    return config
+
+
+@dataclass
+class VaultRecord:
+    """A record as one read has shown it."""
+
+    uid: str
+    title: str
+    type: str
+    revision: int
+    editable: bool
+    data: dict[str, Any] = field(repr=False)
+    sdk: Any = field(repr=False)
+
+    def view(self) -> Labelled:
+        """Return all values, those of custom fields first."""
+        pairs = [(str(item.get("label") or item.get("type") or ""), item.get("value")) for item in _fields(self.data)]
+        return Labelled(self.uid, self.title, pairs)
+
+    def value(self, label: str) -> str:
+        """Return the value of the field that ``set`` would write; empty where there is none."""
+        item = _field(self.data, label)
+        return text_of(item.get("value")) if item else ""
+
+    def secret(self, label: str) -> str:
+        """Return the value that the field holds, with every space in it."""
+        item = _field(self.data, label)
+        values = item.get("value") if item else None
+        value = values[0] if isinstance(values, list) and values else values
+        return value if isinstance(value, str) else ""
+
+    def has(self, label: str) -> bool:
+        """Whether there is such a field."""
+        return _field(self.data, label) is not None
+
+    def shows(self, label: str) -> bool:
+        """Whether everybody who opens the record sees the field's value."""
+        item = _field(self.data, label)
+        return item is not None and item.get("type") not in ("secret", "password")
+
+    def unusable(self, label: str) -> str | None:
+        """Return the type of the field when it cannot hold a text, else None."""
+        item = _field(self.data, label)
+        kind = str(item.get("type")) if item else "text"
+        return None if kind in _TEXT_TYPES else kind
+
+    def with_values(self, values: Mapping[str, str], secret_labels: Iterable[str]) -> VaultRecord:
+        """Return a copy in which the fields hold the values; a missing field becomes a custom field.
+
+        A new field is of type ``secret`` ("Hidden Field") where its label is in ``secret_labels``, else ``text``.
+        """
+        data = copy.deepcopy(self.data)
+        for label, value in values.items():
+            item = _field(data, label)
+            if item is None:
+                if not isinstance(data.get("custom"), list):
+                    data["custom"] = []
+                item = {"type": "secret" if label in secret_labels else "text", "label": label}
+                data["custom"].append(item)
+            item["value"] = [value]
+        return VaultRecord(self.uid, self.title, self.type, self.revision, self.editable, data, self.sdk)
+
+
+class NotSaved(Exception):
+    """A save that was not confirmed.
+
+    ``certain`` tells that Keeper has answered no (the record is to be read again all the same: an answer may be
+    lost on its way and another one given instead); otherwise the request may still take effect, now or later,
+    unless ``sent`` is False. ``wait`` is the pause in seconds that Keeper asked for.
+    """
+
+    def __init__(
+        self, why: str, *, certain: bool, sent: bool = True, conflict: bool = False, wait: float | None = None
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.certain = certain
+        self.sent = sent
+        self.conflict = conflict
+        self.wait = wait
+
+
+class _Answered(Exception):
+    """Keeper answered with an error."""
+
+    def __init__(self, status: int, code: str, message: str, wait: float | None) -> None:
+        super().__init__(f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.wait = wait
+
+    @property
+    def throttled(self) -> bool:
+        return self.code == "throttled" or self.status == 429
+
+
+class Vault:
+    """A KSM application's view of the vault, through the SDK, with our HTTP policy in place of the SDK's.
+
+    The SDK has no timeouts, sleeps for minutes when throttled and follows ``error: key`` for ever (17.3.0,
+    core.py ``_post_query``); all its requests go through the instance's ``post_function``.
+    """
+
+    def __init__(self, configuration: Mapping[str, str], http: Http, budget: Budget, log: Log) -> None:
+        self._http = http
+        self._budget = budget
+        self._log = log
+        self._key_changes = 0
+        try:
+            self._app_key = base64.b64decode(configuration["appKey"])
+            # In memory: the SDK's file storage rewrites, and may empty, the Gateway's file.
+            storage = InMemoryKeyValueStorage(json.dumps(dict(configuration)))
+            self._sdk = SecretsManager(config=storage)
+            # Keys that are damaged would show with the first call, as troubles with an answer.
+            CryptoUtils.der_base64_private_key_to_private_key(configuration["privateKey"])
+            CryptoUtils.encrypt_aes(b"", self._app_key)
+            SecretsManager.generate_transmission_key(
+                storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
+            )
+        except Exception as problem:
+            raise BadInput(
+                "the Keeper configuration cannot be used",
+                f"{type(problem).__name__}: {problem}",
+                "use a configuration that has been initialised",
+            ) from None
+        self._sdk.post_function = self._post
+
+    def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
+        """Return the records with these uids that the application may see. Raises Refused and BadInput.
+
+        A record that is there but cannot be decrypted is an error, not a record that is missing.
+        """
+        wanted = list(uids)
+        try:
+            answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
+        except _Answered as problem:
+            raise Refused(
+                "Keeper refused to read the record",
+                str(problem),
+                "check that the KSM application and its device are not expired, removed or locked to another address",
+            ) from None
+        except Unanswered as problem:
+            raise Refused("Keeper was not reached", str(problem), REACH) from None
+        found: dict[str, VaultRecord] = {}
+        mended, lost = self._mend(answer)
+        for sdk in list(answer.records or []) + mended:
+            record = _record(sdk)
+            # A shortcut shows the same record twice; one of the two may lie in a folder that is not editable.
+            if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
+                found[record.uid] = record
+        for uid in wanted:
+            if uid not in found and uid in lost:
+                raise BadInput(
+                    f"the record {uid} is there but could not be decrypted",
+                    todo="share its folder with the KSM application again",
+                )
+        return found
+
+    def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
+        """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
+
+        The files whose uids are in ``unlink`` are detached in the same step.
+        A plain save: one with a transaction type would stay staged until somebody completes it, and the Gateway may
+        hold a transaction of its own on the record.
+        """
+        record.sdk.dict = record.data
+        record.sdk.raw_json = json.dumps(record.data)
+        self._confirmed(lambda: self._sdk.save(record.sdk, links_to_remove=list(unlink) or None))
+
+    def _confirmed(self, call: Callable[[], _T]) -> _T:
+        try:
+            return self._once(call)
+        except _Answered as problem:
+            raise NotSaved(
+                str(problem),
+                # What comes without Keeper's own error code is from something in between, and proves nothing.
+                certain=problem.status < 500 and problem.status != 408 and bool(problem.code),
+                conflict="out of sync" in problem.message.lower(),
+                wait=_throttle_pause(1, problem.wait) if problem.throttled else None,
+            ) from None
+        except Unanswered as problem:
+            raise NotSaved(str(problem), certain=False, sent=problem.sent) from None
+
+    def _mend(self, answer: Any) -> tuple[list[Any], set[Any]]:
+        """Decrypt what SDK 17.3.0 gives up on; return the records, and the uids of those that remain unreadable.
+
+        It drops a record in ``records`` whose key is wrapped with its folder's key, a record with an attached file
+        that it cannot decrypt, and a whole folder for one record of it.
+        """
+        raws = [bad.get("r") or {} for bad in answer.bad_records or []]
+        keys = [folder.key for folder in answer.folders or []] + [self._app_key]
+        for bad in answer.bad_folders or []:
+            folder = bad.get("f") or {}
+            raws += [raw for raw in folder.get("records") or [] if isinstance(raw, dict)]
+            try:
+                keys.append(SdkFolder({**folder, "records": []}, self._app_key).key)
+            except Exception as problem:
+                self._log.detail(f"folder {folder.get('folderUid')}: {type(problem).__name__}")
+        mended, lost = [], set()
+        for raw in raws:
+            for key, variant in [(key, variant) for variant in (raw, {**raw, "files": None}) for key in keys]:
+                try:
+                    mended.append(SdkRecord(variant, key, raw.get("innerFolderUid") or ""))
+                    break
+                except Exception as problem:
+                    self._log.detail(f"record {raw.get('recordUid')}: {type(problem).__name__}")
+            else:
+                lost.add(raw.get("recordUid"))
+        return mended, lost
+
+    def _patiently(self, name: str, call: Callable[[], _T]) -> _T:
+        attempt = 1
+        while True:
+            problem: Exception
+            try:
+                return self._once(call)
+            except Unanswered as unanswered:
+                if not unanswered.sent:
+                    raise
+                problem, pause = unanswered, pause_before(attempt + 1)
+            except _Answered as answered:
+                problem = answered
+                if answered.throttled:
+                    pause = _throttle_pause(attempt, answered.wait)
+                    self._log.say(f"Keeper throttles; trying again in {pause:.0f} s")
+                elif answered.status >= 500 or answered.status == 408:
+                    pause = pause_before(attempt + 1)
+                else:
+                    raise
+            if attempt >= 4 or pause >= self._budget.left():
+                raise problem
+            self._log.detail(f"{name}: {problem}; trying again in {pause:.1f} s")
+            self._budget.pause(pause)
+            attempt += 1
+
+    def _once(self, call: Callable[[], _T]) -> _T:
+        self._key_changes = 0
+        try:
+            return call()
+        except (Unanswered, _Answered):
+            raise
+        except Exception as problem:
+            # What is left are the SDK's troubles with an answer that it cannot decrypt or parse.
+            raise Unanswered(f"Keeper's answer could not be read ({type(problem).__name__})", sent=True) from None
+
+    def _post(self, url: str, key: Any, payload: Any, verify: Any = True, proxy: Any = None) -> Any:
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "PublicKeyId": str(key.publicKeyId),
+            "TransmissionKey": base64.b64encode(key.encryptedKey).decode(),
+            "Authorization": "Signature " + base64.b64encode(payload.signature).decode(),
+        }
+        name = "Keeper " + url.rsplit("/", 1)[-1]
+        reply = self._http.call("POST", url, name=name, headers=headers, body=payload.encrypted_payload)
+        if reply.status == 200:
+            if not reply.body and url.endswith("/get_secret"):
+                raise Unanswered("Keeper's answer is empty", sent=True)
+            return KSMHttpResponse(200, reply.body, reply)
+        raise_for = _error(reply)
+        if raise_for.code == "key" and self._key_changes < _KEY_CHANGES:
+            self._key_changes += 1
+            return KSMHttpResponse(reply.status, reply.body, _SdkReply(reply))
+        raise raise_for
+
+
+class _SdkReply:
+    """An answer under the names that the SDK's error handler reads."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.status_code = reply.status
+        self.text = reply.text
+        self.reason = ""
+
+
+def _error(reply: Reply) -> _Answered:
+    body = reply.json()
+    code = str(body.get("result_code") or body.get("error") or "")
+    message = str(body.get("message") or body.get("additional_info") or "")
+    wait = retry_after(reply)
+    if wait is None:
+        try:
+            wait = float(body["retry_after"])
+        except (KeyError, TypeError, ValueError):
+            wait = None
+    return _Answered(reply.status, code, message, wait)
+
+
+def _throttle_pause(attempt: int, asked: float | None) -> float:
+    pause = asked if asked else _THROTTLE_PAUSE * 2.0 ** (attempt - 1)
+    return pause * random.uniform(1.0, 1.1)
+
+
+def _record(sdk: Any) -> VaultRecord | None:
+    if not isinstance(sdk.dict, dict) or not sdk.uid:
+        return None
+    # is_editable is None where the server leaves it out.
+    editable = sdk.is_editable is not False
+    return VaultRecord(sdk.uid, str(sdk.title or ""), str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
+
+
+def _fields(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for section in ("custom", "fields"):
+        items = data.get(section)
+        found += [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return found
+
+
+def _field(data: Mapping[str, Any], label: str) -> dict[str, Any] | None:
+    items = _fields(data)
+    index = find([item.get("label") for item in items], label)
+    return None if index is None else items[index]
