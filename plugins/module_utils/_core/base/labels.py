@@ -18,15 +18,19 @@ def normalise(label: str) -> str:
     return _PUNCTUATION.sub("", label.casefold())
 
 
+def find_all(labels: Sequence[Any], wanted: str) -> list[int]:
+    """Return the indexes of the labels that match ``wanted`` best: those that equal it, else those that do when
+    normalised. More than one is a tie, which only people can decide."""
+    exact = [index for index, label in enumerate(labels) if label == wanted]
+    plain = normalise(wanted)
+    return exact or [
+        index for index, label in enumerate(labels) if isinstance(label, str) and normalise(label) == plain
+    ]
+
+
 def find(labels: Sequence[Any], wanted: str) -> int | None:
     """Return the index of the first label that equals ``wanted``, else of the first that does when normalised."""
-    if wanted in labels:
-        return labels.index(wanted)
-    plain = normalise(wanted)
-    for index, label in enumerate(labels):
-        if isinstance(label, str) and normalise(label) == plain:
-            return index
-    return None
+    return next(iter(find_all(labels, wanted)), None)
 
 
 def text_of(value: Any) -> str:
