@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any, Callable, NoReturn
 
 from .directory import (
@@ -19,7 +19,6 @@ from .directory import (
     Credential,
     Directory,
     new_guid,
-    now,
 )
 from .entra import Entra, Grant
 from .exchange import Operation, Refusal, Request, Response
@@ -90,9 +89,9 @@ class Graph:
 
     def error(self, request: Request, status: int, /, code: str = "", message: str = "", **extra: Any) -> Response:
         """An error in OData's shape; `extra` goes into innerError."""
-        headers = _headers(request)
+        headers = self._headers(request)
         inner = {
-            "date": now().strftime("%Y-%m-%dT%H:%M:%S"),
+            "date": self._now(request).strftime("%Y-%m-%dT%H:%M:%S"),
             "request-id": headers["request-id"],
             "client-request-id": headers["client-request-id"],
         }
@@ -122,7 +121,7 @@ class Graph:
             self._refuse(
                 request, 401, "InvalidAuthenticationToken", "Access token validation failure. Invalid audience."
             )
-        if time.time() >= grant.expires:
+        if self.directory.time() >= grant.expires:
             self._refuse(request, 401, "InvalidAuthenticationToken", "Access token has expired or is not yet valid.")
         return grant
 
@@ -138,7 +137,7 @@ class Graph:
                 else "Invalid value specified for property 'appId' of resource 'Application'.",
             )
         found = self.directory.by_object_id(given) if object_id else self.directory.by_client_id(given)
-        if found is None:
+        if found is None or self.directory.unheard(found, request.turn):
             self._refuse(
                 request,
                 404,
@@ -164,7 +163,7 @@ class Graph:
         owned = [one for one in self.directory.applications if client_id.lower() in one.owners]
         value = [{"@odata.type": "#microsoft.graph.application", "id": one.object_id} for one in owned]
         context = f"{self.url}/v1.0/$metadata#directoryObjects(id)"
-        return Response.of(200, {"@odata.context": context, "value": value}, _headers(request))
+        return Response.of(200, {"@odata.context": context, "value": value}, self._headers(request))
 
     def _list(self, request: Request) -> Response:
         # OwnedBy may not list, not even with a filter that would find an owned application.
@@ -173,12 +172,12 @@ class Graph:
         found = [one for one in self.directory.applications if wanted is None or one.client_id == wanted[1].lower()]
         body = {
             "@odata.context": f"{self.url}/v1.0/$metadata#applications",
-            "value": [self._shown(one) for one in found],
+            "value": [self._shown(request, one) for one in found],
         }
-        return Response.of(200, body, _headers(request))
+        return Response.of(200, body, self._headers(request))
 
     def _get(self, request: Request, application: Application) -> Response:
-        shown = self._shown(application)
+        shown = self._shown(request, application)
         select = [name for name in request.query.get("$select", "").split(",") if name]
         unknown = [name for name in select if name not in shown]
         if unknown:
@@ -194,9 +193,11 @@ class Graph:
             "@odata.context": f"{self.url}/v1.0/$metadata{context}",
             **{name: value for name, value in shown.items() if not select or name in select},
         }
-        return Response.of(200, body, _headers(request), detail=f"{len(shown['passwordCredentials'])} secrets shown")
+        return Response.of(
+            200, body, self._headers(request), detail=f"{len(shown['passwordCredentials'])} secrets shown"
+        )
 
-    def _shown(self, application: Application) -> dict[str, Any]:
+    def _shown(self, request: Request, application: Application) -> dict[str, Any]:
         return {
             "id": application.object_id,
             "deletedDateTime": None,
@@ -206,7 +207,7 @@ class Graph:
             "isDisabled": application.disabled or None,
             "signInAudience": application.audience,
             "keyCredentials": [],
-            "passwordCredentials": [_shown(one) for one in self.directory.shown(application)],
+            "passwordCredentials": [_shown(one) for one in self.directory.shown(application, request.turn)],
         }
 
     def _add(self, request: Request, application: Application) -> Response:
@@ -225,7 +226,8 @@ class Graph:
                 "CredentialTypeNotAllowedAsPerAppPolicy",
                 f"Credential type is not allowed as per assigned policy '{self.directory.policy_id}'.",
             )
-        start = self._moment(request, wish.get("startDateTime")) or now()
+        start = self._moment(request, wish.get("startDateTime")) or self._now(request)
+        skew = 0.0 if wish.get("startDateTime") else self.directory.ahead(request.turn)
         end = self._moment(request, wish.get("endDateTime")) or start + DEFAULT_LIFETIME
         if end <= start:
             self._refuse(request, 400, "Request_BadRequest", "Key credential end date is invalid.")
@@ -249,13 +251,13 @@ class Graph:
                 "The size of the object has exceeded its limit. Please "
                 "reduce the number of values and retry your request.",
             )
-        credential = self.directory.create(application, wish.get("displayName"), start, end)
+        credential = self.directory.create(application, wish.get("displayName"), start, end, skew, request.turn)
         body = {
             "@odata.context": f"{self.url}/v1.0/$metadata#microsoft.graph.passwordCredential",
             **_shown(credential),
             "secretText": credential.text,
         }
-        return Response.of(200, body, _headers(request), changed=True, detail=f"key {credential.key_id}")
+        return Response.of(200, body, self._headers(request), changed=True, detail=f"key {credential.key_id}")
 
     def _remove(self, request: Request, application: Application) -> Response:
         key_id = self._json(request).get("keyId")
@@ -263,12 +265,28 @@ class Graph:
             self._refuse(
                 request, 400, "Request_BadRequest", "Cannot convert the literal to the expected type 'Edm.Guid'."
             )
-        # A replica that has not heard of a new secret cannot remove it: the same 400 as for one that never was.
-        found = [one for one in self.directory.shown(application) if one.key_id == key_id.lower()]
+        # A replica that has not heard of a new secret cannot remove it: the same 400 as for one that never was. One
+        # that still shows a removed secret is asked to remove what it shows, and finds nothing wrong with that.
+        found = [one for one in self.directory.shown(application, request.turn) if one.key_id == key_id.lower()]
         if not found:
             self._refuse(request, 400, "Request_BadRequest", f"No password credential found with keyId '{key_id}'.")
-        self.directory.remove(application, found[0])
-        return Response(204, b"", _headers(request), changed=True, detail=f"key {key_id.lower()}")
+        present = found[0].removed_by is None
+        if present:
+            self.directory.remove(application, found[0], turn=request.turn)
+        return Response(204, b"", self._headers(request), changed=present, detail=f"key {key_id.lower()}")
+
+    def _now(self, request: Request) -> datetime:
+        """The clock of the front end that this request has met."""
+        return self.directory.now() + timedelta(seconds=self.directory.ahead(request.turn))
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        return {
+            "Date": format_datetime(self._now(request), usegmt=True),
+            "request-id": new_guid(),
+            "client-request-id": request.headers.get("client-request-id") or new_guid(),
+            "Strict-Transport-Security": "max-age=31536000",
+            "x-ms-ags-diagnostic": json.dumps({"ServerInfo": {"DataCenter": "Loopback", "Slice": "E", "Ring": "1"}}),
+        }
 
     def _json(self, request: Request) -> dict[str, Any]:
         if not request.headers.get("Content-Type", "").startswith("application/json"):
@@ -321,13 +339,3 @@ def _stamp(moment: datetime, digits: int) -> str:
     """Graph's writing of a time: UTC, Z, and a fraction of a second of this many digits (7 is what Graph has)."""
     fraction = f"{moment.microsecond:06d}0"[:digits]
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S") + (f".{fraction}" if digits else "") + "Z"
-
-
-def _headers(request: Request) -> dict[str, str]:
-    own: list[str] = [new_guid(), request.headers.get("client-request-id") or new_guid()]
-    return {
-        "request-id": own[0],
-        "client-request-id": own[1],
-        "Strict-Transport-Security": "max-age=31536000",
-        "x-ms-ags-diagnostic": json.dumps({"ServerInfo": {"DataCenter": "Loopback", "Slice": "E", "Ring": "1"}}),
-    }

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import select
 import socket
 import ssl
@@ -42,6 +43,7 @@ class Listener(ThreadingHTTPServer):
     ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.service, self.state, self.faults, self.kill, self.tls = service, state, faults, kill, tls
+        self.turns = itertools.count()
         self._connections: set[socket.socket] = set()
         self._idle = threading.Condition()
         self._thread = threading.Thread(target=self.serve_forever, args=(POLL_SECONDS,), daemon=True)
@@ -124,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         split = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         query = dict(parse_qsl(split.query, keep_blank_values=True))
-        return Request(self.command, unquote(split.path), query, self.headers, body)
+        return Request(self.command, unquote(split.path), query, self.headers, body, next(self.server.turns))
 
     def _exchange(self, operation: Operation, fault: Fault | None) -> Response:
         """Take the effect, unless the fault comes before it, and return the answer to put on the wire."""
@@ -191,12 +193,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
 
     def _on_wire(self, answer: Response) -> bytes:
-        headers = {"Date": formatdate(usegmt=True), **answer.headers}
+        headers = [*{"Date": formatdate(usegmt=True), **answer.headers}.items()]
+        headers += [("Set-Cookie", cookie) for cookie in answer.cookies]
         if answer.status != 204:
-            headers["Content-Length"] = str(len(answer.body))
+            headers.append(("Content-Length", str(len(answer.body))))
         phrases = {status.value: status.phrase for status in HTTPStatus}
         head = f"HTTP/1.1 {answer.status} {phrases.get(answer.status, 'Unknown')}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers)
         return head.encode("latin-1") + b"\r\n" + answer.body
 
     def _hold(self, seconds: float) -> None:

@@ -48,12 +48,12 @@ def test_select_gives_what_was_asked_for(sb: Sandbox, seeded: Seeded, graph: Any
     assert graph.get(addresses(app)[0], **{"$select": "nonsense"}).status_code == 400
 
 
-def test_a_read_shows_hint_and_no_text(seeded: Seeded, graph: Any) -> None:
+def test_a_read_shows_hint_and_no_text_newest_first(seeded: Seeded, graph: Any) -> None:
     app = seeded.applications["orders-worker"]
     shown = graph.get(addresses(app)[0]).json()["passwordCredentials"]
     assert len(shown) == 4
     assert {one["secretText"] for one in shown} == {None}
-    assert [one["hint"] for one in shown] == [one.text[:3] for one in app.credentials]
+    assert [one["hint"] for one in shown] == [one.text[:3] for one in reversed(app.credentials)]
     assert all(STAMP.fullmatch(one["endDateTime"]) and STAMP.fullmatch(one["startDateTime"]) for one in shown)
 
 
