@@ -1281,14 +1281,19 @@ class Labelled:
     def get(self, *labels: str) -> str:
         """Return the first value that is not blank under one of the labels; empty where there is none.
 
-        Each label is matched exactly first, then without case and punctuation.
+        Each label is matched exactly first, then without case and punctuation. Raises BadInput where several fields
+        match equally well and hold different values.
         """
         pairs = [pair for pair in self._pairs if pair[1]]
         names = [label for label, value in pairs]
         for label in labels:
-            index = find(names, label)
-            if index is not None:
-                return pairs[index][1]
+            found = find_all(names, label)
+            if len({pairs[index][1] for index in found}) > 1:
+                tied = " and ".join(repr(names[index]) for index in found)
+                what = f"several fields of the record {self.title!r} ({self.uid}) match {label} equally well: {tied}"
+                raise BadInput(what, "they hold different values", "remove or rename all but one of them")
+            if found:
+                return pairs[found[0]][1]
         return ""
 
     def __repr__(self) -> str:
@@ -1680,13 +1685,10 @@ def _field(data: Mapping[str, Any], label: str) -> dict[str, Any] | None:
     return None if index is None else items[index]
 
 
-# ---- rotation.plan --------------------------------------------------------------------------------------------------
-# What is to be done to an application, and why. Pure decisions: nothing here reads a clock, a vault or a network.
+# ---- rotation.policy ------------------------------------------------------------------------------------------------
+# How an application is to be rotated: the options, and the fields of its record that stand for them.
 
 
-# So young a secret may be missing from a list, and so much older than ours one was made by no run that is under way.
-YOUNG = timedelta(minutes=20)
-ROTATE, KEEP = "rotate", "keep"
 RETIRE_CHOICES = ("all", "managed", "none")
 ROTATE_CHOICES = ("always", "expiring")
 _LIMITS = {
@@ -1702,9 +1704,12 @@ _LONGEST_WAIT = timedelta(days=90)
 _DURATION = re.compile(r"([0-9]{1,7})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-# "16-64 characters": https://learn.microsoft.com/graph/api/resources/passwordcredential
-_SHORTEST_SECRET = 16
 _RECORD_UID = re.compile(r"[A-Za-z0-9_-]{22}")
+
+
+def is_record_uid(text: str) -> bool:
+    """Whether the text has the form of a record's uid."""
+    return bool(_RECORD_UID.fullmatch(text))
 
 
 @dataclass(frozen=True)
@@ -1786,13 +1791,25 @@ def policy_of(record: Labelled, **given: object) -> Policy:
 def _uids(wanted: object) -> tuple[str, ...]:
     uids = tuple(str(uid) for uid in wanted) if isinstance(wanted, (list, tuple)) else (str(wanted),)
     for uid in uids:
-        if not _RECORD_UID.fullmatch(uid):
+        if not is_record_uid(uid):
             raise BadInput(f"adopt names {uid!r}", "it must be the uids of records", "correct it")
     return uids
 
 
 def _unreadable(record: Labelled, name: str, text: str, wanted: str) -> BadInput:
     return BadInput(f"the field {name} of the record {record.uid} is {text!r}", f"{wanted} is needed", "correct it")
+
+
+# ---- rotation.deciding ----------------------------------------------------------------------------------------------
+# What is known of each secret of an application, and one decision about each, with its reason.
+#
+# Pure: nothing here reads a clock, a vault or a network.
+
+
+# So young a secret may be missing from a list, and so much older than ours one was made by no run that is under way.
+YOUNG = timedelta(minutes=20)
+# "16-64 characters": https://learn.microsoft.com/graph/api/resources/passwordcredential
+_SHORTEST_SECRET = 16
 
 
 def marker(record_uid: str, run_id: str) -> str:
@@ -1808,11 +1825,6 @@ def marked_by(credential: Credential) -> str | None:
     first, slash, rest = credential.display_name.partition("/")
     uid, second, _run = rest.partition("/")
     return uid if first == "keeper" and slash and second else None
-
-
-def is_record_uid(text: str) -> bool:
-    """Whether the text has the form of a record's uid."""
-    return bool(_RECORD_UID.fullmatch(text))
 
 
 def other_records(credentials: Sequence[Credential], own: str) -> list[str]:
@@ -2074,7 +2086,7 @@ def sort_out(known: Situation, listed: Sequence[Credential]) -> Sorted:
     everything = {item.key_id: item for item in listed}
     if known.new is not None:
         everything.pop(known.new.key_id, None)
-    items = sorted(everything.values(), key=lambda item: _rank(item, known))
+    items = sorted(everything.values(), key=lambda item: rank(item, known))
     decisions = [decide(item, known, items) for item in items]
     old = [one for one in decisions if one.fate is Fate.OLD]
     lasting = [one for one in old if not known.expired(one.credential)]
@@ -2089,109 +2101,11 @@ def sort_out(known: Situation, listed: Sequence[Credential]) -> Sorted:
     )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What would be done: ``end`` is that of a new secret, ``outlook`` what becomes of the others."""
-
-    action: str
-    reason: str
-    end: datetime
-    outlook: Sorted
-
-
-def plan(known: Situation) -> Plan:
-    """Say what is to be done, and why. Raises Refused for what would fail, before anything changes."""
-    policy, application, published = known.policy, known.application, known.published
-    if not published.editable:
-        raise Refused(
-            f"the record {published.record_uid} is read-only for this KSM application",
-            "no secret was made, as it could not be stored",
-            "share the record's folder with the application with edit permission",
-        )
-    if application.two_secrets and (policy.keep_previous > 1 or policy.retire == "none"):
-        which = "retire none" if policy.retire == "none" else f"keep_previous {policy.keep_previous}"
-        raise Refused(
-            f"{application.display_name} can never be rotated with {which}",
-            "applications that are open to personal Microsoft accounts hold two secrets at the most",
-            "set keep_previous to 0 or 1, and retire to all or managed",
-        )
-    end = after(known.now, policy.lifetime_days)
-    reason = _reason_to_rotate(known)
-    return Plan(ROTATE if reason else KEEP, reason or _valid(known), end, sort_out(known, application.credentials))
-
-
-def _valid(known: Situation) -> str:
-    shown = known.shown
-    return f"the secret {shown.key_id} is valid until {shown.end_text}" if shown else ""
-
-
-def _reason_to_rotate(known: Situation) -> str:
-    policy, published, current = known.policy, known.published, known.shown
-    if policy.rotate == "always":
-        return "every run rotates"
-    if not published.hint or guid(published.key_id) is None:
-        return "the record holds no secret yet"
-    if current is None:
-        return f"the application has no secret {published.key_id}, which the record names"
-    if current.hint and current.hint != published.hint:
-        return f"the record's secret is not the one it names, {published.key_id}"
-    if current.end is None or current.end - known.now < timedelta(days=policy.min_days_left):
-        return f"the secret {published.key_id} expires {current.end_text or 'at an unknown time'}"
-    return ""
-
-
-def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, datetime | None]:
-    """Return which secret makes room for a new one on an application that holds as many as it may, and the time until
-    which to wait for it (None: not at all).
-
-    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. Raises
-    Refused, naming the secrets and the way out.
-    """
-    outlook = sort_out(known, listed)
-    if outlook.left_overs:
-        return outlook.left_overs[0], None
-    ended = [item for item in listed if known.expired(item)]
-    if ended:
-        return Decision(min(ended, key=lambda item: _rank(item, known)), Fate.OLD, "it has expired"), None
-    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
-    first = min(old, key=lambda one: one.due or known.now, default=None)
-    if first is not None and known.shown is not None and first.due:
-        if first.due <= known.now:
-            return first, None
-        if first.due <= known.now + timedelta(seconds=SOON):
-            return first, first.due
-    raise no_room(known, listed, first.due if first and known.shown else None)
-
-
-def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
-    """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
-    outlook = sort_out(known, listed)
-    reasons = {one.key_id: one for one in outlook.stays(known.now)}
-    words = []
-    for item in listed:
-        shown = known.shown is not None and item.key_id == known.shown.key_id
-        made = f"{item.display_name!r}, " if item.display_name else ""
-        why = "the record shows it" if shown else reasons[item.key_id].reason if item.key_id in reasons else "it is old"
-        words.append(f"{item.key_id} ({made}{why})")
-    if fits:
-        todo = f"run it again after {format_time(fits)}, or lower retire_after"
-    elif known.shown is None:
-        todo = (
-            "enter the one that is in use into the record (client_secret and client_secret_id), or remove one of them "
-            "in Entra"
-        )
-    else:
-        todo = "remove the one that is not in use in Entra"
-    why = f"it holds as many as it may: {', '.join(words) or 'Graph does not list them yet'}"
-    why += f"; a new one fits from {format_time(fits)} on" if fits else ""
-    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo)
-
-
 def _older(credential: Credential, than: datetime | None, by: timedelta = timedelta(0)) -> bool:
     return credential.start is not None and than is not None and credential.start < than - by
 
 
-def _rank(item: Credential, known: Situation) -> tuple[bool, float, str]:
+def rank(item: Credential, known: Situation) -> tuple[bool, float, str]:
     """Oldest first, what the record showed last."""
     shown = known.shown is not None and item.key_id == known.shown.key_id
     return shown, item.start.timestamp() if item.start else 0.0, item.key_id
@@ -2818,6 +2732,138 @@ def ended(problem: RotationError, facts: dict[str, Any], log: Log) -> Outcome:
     return Outcome(problem.status, problem.exit_status, text, changed, facts)
 
 
+# ---- rotation.subject -----------------------------------------------------------------------------------------------
+# What one run is about: record, admin identity and application, as they were found when it began.
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to rotate. ``application`` overrides the record's own field; empty means the record's."""
+
+    vault: Vault
+    record: VaultRecord
+    sources: Sources
+    policy: Policy
+    application: str = ""
+
+
+class Subject:
+    """One record and its application. Making the object reads what there is, and changes nothing.
+
+    ``record`` is to be saved from as it was read last; ``shown`` are the sign-ins with what it shows, None where it
+    shows nothing. Raises BadInput, Refused, Stopped.
+    """
+
+    def __init__(self, task: Task, http: Http, budget: Budget, log: Log, facts: dict[str, Any]) -> None:
+        self.vault, self.record, self.policy = task.vault, task.record, task.policy
+        self._budget, self._log = budget, log
+        facts.update(record=self.record.uid, title=self.record.title)
+        identifier = task.application or self.record.value(FIELD_APPLICATION)
+        named = guid(identifier) or "of no GUID"
+        log.say(f"keeperpam.azure {VERSION}: record {self.record.title!r} ({self.record.uid}), application {named}")
+        self._identity, cloud = choose(task.sources)
+        log.say(f"admin identity {self._identity.client_id} from {self._identity.source}: {self._identity.why}")
+        check_fields(self.record, bool(task.application))
+        self.names_application = not task.application
+        self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
+        self.graph = Graph(http, cloud.graph, self._identity.client_id, self._sign_in, log)
+        admin = self._identity.client_id.strip().lower()
+        self.application = app = self.graph.find(identifier, client_id_first=identifier.strip().lower() == admin)
+        self._began = budget.awake()
+        facts["application"] = {
+            "display_name": app.display_name,
+            "object_id": app.object_id,
+            "client_id": app.client_id,
+        }
+        self.published = published_in(self.record)
+        facts.update(previous_key_id=self.published.key_id, previous_expires=self.published.expires)
+        facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
+        secret = self.record.secret(FIELD_SECRET)
+        self.shown = self.proving(Secret(secret)) if secret else None
+        self._must_be_its_own(task.sources, admin)
+        self._held = holdings(task.sources)
+        self.run_name = marker(self.record.uid, uuid.uuid4().hex)
+        self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
+        self.bound = not contradicts(self.policy, self.published, app, app.read_at) or self._shown_is_taken()
+        self.evidence = Evidence(self.vault, self.record, self.graph, app, budget)
+        if self.record.shows(FIELD_SECRET):
+            log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
+
+    def now(self) -> datetime:
+        """Graph's time, counted on from its first answer: a host's clock that is ahead would end secrets too early."""
+        return self.application.read_at + timedelta(seconds=self._budget.awake() - self._began)
+
+    def known(
+        self,
+        application: Application | None = None,
+        new: Credential | None = None,
+        published_at: datetime | None = None,
+    ) -> Situation:
+        """Return what is known: of the secrets that ``application`` lists, by default those of the first list, with
+        ``new`` as the one that stays, published at that time."""
+        first, key_id = self.application, self.published.key_id
+        shown = (application or first).credential(key_id) or first.credential(key_id)
+        return Situation(
+            policy=self.policy,
+            application=first,
+            published=self.published,
+            now=self.now(),
+            shown=shown or next(iter(self.unlisted), None),
+            new=new,
+            first=frozenset(item.key_id for item in first.credentials),
+            published_at=published_at,
+            run_name=self.run_name,
+            held=self._held,
+            others=self.evidence.others,
+            bound=self.bound,
+        )
+
+    def proving(self, secret: Secret) -> Proving:
+        """Return the sign-ins with a secret of the application."""
+        return Proving(self._entra, self.application, secret, self.policy.verify, self._budget, self._log)
+
+    def follow(self, secret: Secret) -> None:
+        """Where the record is the admin application's own, sign in with its new secret from now on: a token may have to
+        be fetched again after the secret that it came from is removed."""
+        if self._identity.record_uid == self.record.uid:
+            self._identity = replace(self._identity, secret=secret)
+
+    def _sign_in(self) -> Secret:
+        return self._entra.token(self._identity)
+
+    def _shown_is_taken(self) -> bool:
+        """Whether what the record holds was seen to sign in; where there are no sign-ins, whether the list shows it."""
+        if self.shown is not None and self.policy.verify:
+            return self.shown.sign_in().answer is Answer.TAKEN
+        listed = [item for item in self.application.credentials if item.end is None or item.end > self.now()]
+        return any(item.hint and self.published.hint and self.published.shows(item) for item in listed)
+
+    def _must_be_its_own(self, sources: Sources, admin: str) -> None:
+        """Raise where the target is an application whose credential this run was given, and the record is not that
+        application's own: its editor would get a secret of what may rotate everything."""
+        app, record = self.application, self.record
+        if self._identity.record_uid == record.uid and app.client_id != admin:
+            raise BadInput(
+                f"the record {record.uid} holds an admin application's credential, but names another application",
+                "its client_secret would be overwritten",
+                "remove application_client_id from it, and attach the admin application's own record",
+            )
+        if self._identity.record_uid == record.uid:
+            return  # its secret has just signed in
+        source = holder(sources, app.client_id)
+        if not source and app.client_id != admin:
+            return
+        own = guid(record.view().get("application_client_id")) == app.client_id
+        if not own or not self._shown_is_taken():
+            raise Refused(
+                f"the record {record.title!r} ({record.uid}) is not the own record of {app.display_name}",
+                f"{source or self._identity.source} signs in as that application, and whoever may edit this record "
+                "would get a secret of it",
+                "enter the application that this record is for; the own record of an admin application has its "
+                "application_client_id and a client_secret that signs in",
+            )
+
+
 # ---- rotation.making ------------------------------------------------------------------------------------------------
 # The new secret at Graph: made once, found again where the answer was lost, and removed where it has to be.
 
@@ -2983,6 +3029,111 @@ def _unless_busy(call: Callable[[], bool]) -> bool | None:
         if problem.certain:
             raise
         return None
+
+
+# ---- rotation.plan --------------------------------------------------------------------------------------------------
+# What is to be done to an application, and why. Pure decisions: nothing here reads a clock, a vault or a network.
+
+
+ROTATE, KEEP = "rotate", "keep"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done: ``end`` is that of a new secret, ``outlook`` what becomes of the others."""
+
+    action: str
+    reason: str
+    end: datetime
+    outlook: Sorted
+
+
+def plan(known: Situation) -> Plan:
+    """Say what is to be done, and why. Raises Refused for what would fail, before anything changes."""
+    policy, application, published = known.policy, known.application, known.published
+    if not published.editable:
+        raise Refused(
+            f"the record {published.record_uid} is read-only for this KSM application",
+            "no secret was made, as it could not be stored",
+            "share the record's folder with the application with edit permission",
+        )
+    if application.two_secrets and (policy.keep_previous > 1 or policy.retire == "none"):
+        which = "retire none" if policy.retire == "none" else f"keep_previous {policy.keep_previous}"
+        raise Refused(
+            f"{application.display_name} can never be rotated with {which}",
+            "applications that are open to personal Microsoft accounts hold two secrets at the most",
+            "set keep_previous to 0 or 1, and retire to all or managed",
+        )
+    end = after(known.now, policy.lifetime_days)
+    reason = _reason_to_rotate(known)
+    return Plan(ROTATE if reason else KEEP, reason or _valid(known), end, sort_out(known, application.credentials))
+
+
+def _valid(known: Situation) -> str:
+    shown = known.shown
+    return f"the secret {shown.key_id} is valid until {shown.end_text}" if shown else ""
+
+
+def _reason_to_rotate(known: Situation) -> str:
+    policy, published, current = known.policy, known.published, known.shown
+    if policy.rotate == "always":
+        return "every run rotates"
+    if not published.hint or guid(published.key_id) is None:
+        return "the record holds no secret yet"
+    if current is None:
+        return f"the application has no secret {published.key_id}, which the record names"
+    if current.hint and current.hint != published.hint:
+        return f"the record's secret is not the one it names, {published.key_id}"
+    if current.end is None or current.end - known.now < timedelta(days=policy.min_days_left):
+        return f"the secret {published.key_id} expires {current.end_text or 'at an unknown time'}"
+    return ""
+
+
+def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, datetime | None]:
+    """Return which secret makes room for a new one on an application that holds as many as it may, and the time until
+    which to wait for it (None: not at all).
+
+    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. Raises
+    Refused, naming the secrets and the way out.
+    """
+    outlook = sort_out(known, listed)
+    if outlook.left_overs:
+        return outlook.left_overs[0], None
+    ended = [item for item in listed if known.expired(item)]
+    if ended:
+        return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
+    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
+    first = min(old, key=lambda one: one.due or known.now, default=None)
+    if first is not None and known.shown is not None and first.due:
+        if first.due <= known.now:
+            return first, None
+        if first.due <= known.now + timedelta(seconds=SOON):
+            return first, first.due
+    raise no_room(known, listed, first.due if first and known.shown else None)
+
+
+def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
+    """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
+    outlook = sort_out(known, listed)
+    reasons = {one.key_id: one for one in outlook.stays(known.now)}
+    words = []
+    for item in listed:
+        shown = known.shown is not None and item.key_id == known.shown.key_id
+        made = f"{item.display_name!r}, " if item.display_name else ""
+        why = "the record shows it" if shown else reasons[item.key_id].reason if item.key_id in reasons else "it is old"
+        words.append(f"{item.key_id} ({made}{why})")
+    if fits:
+        todo = f"run it again after {format_time(fits)}, or lower retire_after"
+    elif known.shown is None:
+        todo = (
+            "enter the one that is in use into the record (client_secret and client_secret_id), or remove one of them "
+            "in Entra"
+        )
+    else:
+        todo = "remove the one that is not in use in Entra"
+    why = f"it holds as many as it may: {', '.join(words) or 'Graph does not list them yet'}"
+    why += f"; a new one fits from {format_time(fits)} on" if fits else ""
+    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo)
 
 
 # ---- rotation.retiring ----------------------------------------------------------------------------------------------
@@ -3412,17 +3563,6 @@ _OLD_SIGN_IN = 30.0
 _ROOMS = 3
 
 
-@dataclass(frozen=True)
-class Task:
-    """What to rotate. ``application`` overrides the record's own field; empty means the record's."""
-
-    vault: Vault
-    record: VaultRecord
-    sources: Sources
-    policy: Policy
-    application: str = ""
-
-
 def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool = False) -> Outcome:
     """Rotate, or with ``check`` only say what would be done; return how it ended. It raises none of RotationError.
 
@@ -3457,121 +3597,33 @@ class Rotation:
     """One run. Making the object resolves everything and plans; it changes nothing. Raises BadInput, Refused."""
 
     def __init__(self, task: Task, http: Http, budget: Budget, log: Log, facts: dict[str, Any]) -> None:
-        self._vault, self._record, self._policy = task.vault, task.record, task.policy
         self._budget, self._log, self._facts = budget, log, facts
-        facts.update(record=self._record.uid, title=self._record.title)
-        identifier = task.application or self._record.value(FIELD_APPLICATION)
-        named = guid(identifier) or "of no GUID"
-        log.say(f"keeperpam.azure {VERSION}: record {self._record.title!r} ({self._record.uid}), application {named}")
-        self._identity, cloud = choose(task.sources)
-        log.say(f"admin identity {self._identity.client_id} from {self._identity.source}: {self._identity.why}")
-        check_fields(self._record, bool(task.application))
-        self._follow = not task.application
-        self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
-        self._graph = Graph(http, cloud.graph, self._identity.client_id, self._sign_in, log)
-        admin = self._identity.client_id.strip().lower()
-        app = self._graph.find(identifier, client_id_first=identifier.strip().lower() == admin)
-        self._application, self._began = app, budget.awake()
-        facts["application"] = {
-            "display_name": app.display_name,
-            "object_id": app.object_id,
-            "client_id": app.client_id,
-        }
-        self._published = published_in(self._record)
-        facts.update(previous_key_id=self._published.key_id, previous_expires=self._published.expires)
-        facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
-        secret = self._record.secret(FIELD_SECRET)
-        self._shown = self._proving(Secret(secret)) if secret else None
-        self._must_be_its_own(task.sources, admin)
-        self._held = holdings(task.sources)
-        self._run_name = marker(self._record.uid, uuid.uuid4().hex)
-        self._unlisted = unlisted(self._policy, self._published, app, app.read_at)
-        self._bound = not contradicts(self._policy, self._published, app, app.read_at) or self._shown_is_taken()
-        self._new: Credential | None = None  # what the vault shows and will show, once that is decided
-        self._published_at: datetime | None = None
-        self._evidence = Evidence(self._vault, self._record, self._graph, app, budget)
-        self._plan: Plan = plan(self._known())
-        if self._record.shows(FIELD_SECRET):
-            log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
-        log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
-        self._making = Making(self._graph, app, self._run_name, budget, log)
+        self._subject = subject = Subject(task, http, budget, log, facts)
+        self._policy, self._application, self._graph = task.policy, subject.application, subject.graph
+        self._name = subject.application.display_name
+        self._plan: Plan = plan(subject.known())
+        number = len(self._application.credentials)
+        log.say(f"{self._name} ({self._application.client_id}) has {number} secret(s); {self._plan.reason}")
+        self._making = Making(self._graph, self._application, subject.run_name, budget, log)
         self._publishing: Publishing | None = None
         self._retiring: Retiring | None = None
+        self._new: Credential | None = None  # what the vault shows and will show, once that is decided
+        self._published_at: datetime | None = None
         self._superseded = ""
         self._kept: list[Kept] = []
         self._complete = False
         self._final: RotationError | None = None
 
-    # -- what is known
-
-    def _now(self) -> datetime:
-        """Graph's time, counted on from its first answer: a host's clock that is ahead would end secrets too early."""
-        return self._application.read_at + timedelta(seconds=self._budget.awake() - self._began)
-
-    def _known(self, application: Application | None = None) -> Situation:
-        first = self._application
-        return Situation(
-            policy=self._policy,
-            application=first,
-            published=self._published,
-            now=self._now(),
-            shown=(application or first).credential(self._published.key_id)
-            or first.credential(self._published.key_id)
-            or next(iter(self._unlisted), None),
-            new=self._new,
-            first=frozenset(item.key_id for item in first.credentials),
-            published_at=self._published_at,
-            run_name=self._run_name,
-            held=self._held,
-            others=self._evidence.others,
-            bound=self._bound,
-        )
-
-    def _sort(self, listed: list[Credential]) -> Sorted:
-        return sort_out(self._known(), listed)
-
-    def _proving(self, secret: Secret) -> Proving:
-        return Proving(self._entra, self._application, secret, self._policy.verify, self._budget, self._log)
-
-    def _shown_is_taken(self) -> bool:
-        """Whether what the record holds was seen to sign in; where there are no sign-ins, whether the list shows it."""
-        if self._shown is not None and self._policy.verify:
-            return self._shown.sign_in().answer is Answer.TAKEN
-        listed = [item for item in self._application.credentials if item.end is None or item.end > self._now()]
-        return any(item.hint and self._published.hint and self._published.shows(item) for item in listed)
-
-    def _must_be_its_own(self, sources: Sources, admin: str) -> None:
-        """Raise where the target is an application whose credential this run was given, and the record is not that
-        application's own: its editor would get a secret of what may rotate everything."""
-        app, record = self._application, self._record
-        if self._identity.record_uid == record.uid and app.client_id != admin:
-            raise BadInput(
-                f"the record {record.uid} holds an admin application's credential, but names another application",
-                "its client_secret would be overwritten",
-                "remove application_client_id from it, and attach the admin application's own record",
-            )
-        if self._identity.record_uid == record.uid:
-            return  # its secret has just signed in
-        source = holder(sources, app.client_id)
-        if not source and app.client_id != admin:
-            return
-        own = guid(record.view().get("application_client_id")) == app.client_id
-        if not own or not self._shown_is_taken():
-            raise Refused(
-                f"the record {record.title!r} ({record.uid}) is not the own record of {app.display_name}",
-                f"{source or self._identity.source} signs in as that application, and whoever may edit this record "
-                "would get a secret of it",
-                "enter the application that this record is for; the own record of an admin application has its "
-                "application_client_id and a client_secret that signs in",
-            )
+    def _known(self) -> Situation:
+        return self._subject.known(new=self._new, published_at=self._published_at)
 
     # -- what would be done
 
     def describe(self) -> Outcome:
         """Say what would be done."""
-        name, soon = self._application.display_name, self._now() + timedelta(seconds=SOON)
-        if other_records(self._application.credentials, self._record.uid):
-            self._evidence.record()
+        name, soon = self._name, self._subject.now() + timedelta(seconds=SOON)
+        if other_records(self._application.credentials, self._subject.record.uid):
+            self._subject.evidence.record()
         todo = plan(self._known())
         removes = [item.key_id for item in todo.outlook.due(soon)]
         self._kept = todo.outlook.stays(soon)
@@ -3597,7 +3649,7 @@ class Rotation:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
         if self._plan.action != KEEP or not self._keep():
             new, secret = self._make()
-            proving = self._proving(secret)
+            proving = self._subject.proving(secret)
             self._prove(proving)
             publishing = self._publish(new, secret, proving)
             self._finish(new, publishing, proving)
@@ -3608,27 +3660,27 @@ class Rotation:
     def _keep(self) -> bool:
         """Clean up beside the shown secret; return False where that does not sign in, so that a new one is needed."""
         shown = self._known().shown
-        if shown is None or self._shown is None:
+        if shown is None or self._subject.shown is None:
             return False
         try:
             if self._policy.verify:
-                self._shown.prove(max(SHORTEST_LIMIT, self._policy.verify_timeout), patient=False)
+                self._subject.shown.prove(max(SHORTEST_LIMIT, self._policy.verify_timeout), patient=False)
         except NotProven as problem:
             if problem.answer is Answer.REFUSED:
                 self._log.say(f"the vault's secret does not sign in, so it is rotated: {problem.why}")
                 return False
             raise Refused(
-                f"{self._application.display_name} was not rotated, nothing was changed",
+                f"{self._name} was not rotated, nothing was changed",
                 f"its sign-in says neither yes nor no to the vault's secret: {problem.why}",
                 "run it again; set verify to false if it cannot sign in from this host",
             ) from None
         if self._plan.outlook.left_overs:
-            self._record = fence(self._vault, self._record, self._budget, self._log)
-            self._evidence.forget()
+            self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
+            self._subject.evidence.forget()
         self._new = shown
-        text = self._record.secret(FIELD_SECRET)
+        text = self._subject.record.secret(FIELD_SECRET)
         try:
-            self._settle_and_retire(shown, self._shown, lambda record: record.secret(FIELD_SECRET) == text)
+            self._settle_and_retire(shown, self._subject.shown, lambda record: record.secret(FIELD_SECRET) == text)
         except Gone:
             self._log.say("the vault's secret was taken away, so it is rotated")
             self._new = self._retiring = None
@@ -3645,44 +3697,42 @@ class Rotation:
                     break
                 self._make_room()
         raise Refused(
-            f"no new secret could be made for {self._application.display_name}",
+            f"no new secret could be made for {self._name}",
             "it holds as many secrets as it may, although some were removed",
             "run it again later",
         )
 
     def _make_room(self) -> None:
         place = Room(
-            vault=self._vault,
-            record=self._record,
+            vault=self._subject.vault,
+            record=self._subject.record,
             graph=self._graph,
-            evidence=self._evidence,
+            evidence=self._subject.evidence,
             making=self._making,
-            shown=self._shown,
-            known=self._known,
+            shown=self._subject.shown,
+            known=self._subject.known,
             budget=self._budget,
             log=self._log,
         )
         try:
             place.make(self._policy.retire_after.total_seconds())
         finally:
-            self._record = place.record
+            self._subject.record = place.record
 
     def _publish(self, new: Credential, secret: Secret, proving: Proving) -> Publishing:
         self._publishing = publishing = Publishing(
-            self._vault,
-            self._record,
+            self._subject.vault,
+            self._subject.record,
             new,
             secret,
-            follow=self._follow,
+            follow=self._subject.names_application,
             look=lambda conflict: self._look_before_saving(new, proving, conflict),
             budget=self._budget,
             log=self._log,
         )
         publishing.publish()
-        self._new, self._published_at = new, self._now()
-        if self._identity.record_uid == self._record.uid:
-            # A token may have to be fetched again after the secret that it came from is removed.
-            self._identity = replace(self._identity, secret=secret)
+        self._new, self._published_at = new, self._subject.now()
+        self._subject.follow(secret)
         return publishing
 
     def _prove(self, proving: Proving) -> None:
@@ -3690,7 +3740,7 @@ class Rotation:
         if not proving.verify:
             self._log.say("not proving that the secret signs in (verify is false)")
             return
-        name, limit = self._application.display_name, self._policy.verify_timeout
+        name, limit = self._name, self._policy.verify_timeout
         if limit < SHORTEST_LIMIT:
             self._log.say(f"verify_timeout {limit} counts as {SHORTEST_LIMIT}")
             limit = SHORTEST_LIMIT
@@ -3733,7 +3783,7 @@ class Rotation:
 
     def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> None:
         """Settle and retire after publishing. Raises RotationError, NotDone, Stopped."""
-        self._evidence.forget()
+        self._subject.evidence.forget()
         try:
             self._settle_and_retire(new, proving, publishing.shows_ours)
         except Gone:
@@ -3746,28 +3796,28 @@ class Rotation:
         self._retiring = retiring = Retiring(
             graph=self._graph,
             application=self._application,
-            unlisted=self._unlisted,
+            unlisted=self._subject.unlisted,
             new=new,
-            evidence=self._evidence,
+            evidence=self._subject.evidence,
             proving=proving,
             making=self._making,
             shows_new=shows_new,
             is_ours=known.is_ours,
-            sort=self._sort,
-            now=self._now,
+            sort=lambda listed: sort_out(self._known(), listed),
+            now=self._subject.now,
             budget=self._budget,
             log=self._log,
         )
-        if self._publishing is None and not retiring.outlook().due(self._now() + timedelta(seconds=SOON)):
-            self._kept = retiring.outlook().stays(self._now())
+        if self._publishing is None and not retiring.outlook().due(self._subject.now() + timedelta(seconds=SOON)):
+            self._kept = retiring.outlook().stays(self._subject.now())
             return
         try:
-            until = retiring.outlook().wait_until(self._now())
-            seconds = (until - self._now()).total_seconds() if until else 0.0
+            until = retiring.outlook().wait_until(self._subject.now())
+            seconds = (until - self._subject.now()).total_seconds() if until else 0.0
             if seconds:
                 Settling(proving, retiring.new_is_listed, self._budget, self._log).wait(seconds, retiring.early)
             retiring.retire()
-            self._kept = retiring.outlook().stays(self._now())
+            self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:
             self._superseded = other.key_id
         except TakenOver:
@@ -3784,7 +3834,7 @@ class Rotation:
 
         Returns how the run ends.
         """
-        name = self._application.display_name
+        name = self._name
         self._log.say(f"somebody has taken the new secret {new.key_id} away")
         try:
             if self._former_is_there() and publishing.put_back():
@@ -3803,13 +3853,13 @@ class Rotation:
         )
 
     def _former_is_there(self) -> bool:
-        key_id = guid(self._published.key_id) or ""
-        if self._shown is None or not key_id or (self._retiring and key_id in self._retiring.sent):
+        key_id = guid(self._subject.published.key_id) or ""
+        if self._subject.shown is None or not key_id or (self._retiring and key_id in self._retiring.sent):
             return False
         if not self._graph.read(self._application).credential(key_id):
             return False
-        self._shown.forget()
-        return Evidence.taken(self._shown) is Answer.TAKEN
+        self._subject.shown.forget()
+        return Evidence.taken(self._subject.shown) is Answer.TAKEN
 
     # -- the ends
 
@@ -3843,25 +3893,25 @@ class Rotation:
             why.append(f"a later run of this record has published {self._superseded} and cleans up")
         why += self._notes()
         check = "see whether the record names the right application, then run it again"
-        todo = check if self._kept and not self._bound else ""
-        what = f"{self._application.display_name} {did}: its secret {key_id} is valid until {end}"
+        todo = check if self._kept and not self._subject.bound else ""
+        what = f"{self._name} {did}: its secret {key_id} is valid until {end}"
         text = verdict("rotated", self._facts, what, "; ".join(why), todo)
         self._log.say(text)
         return Outcome("rotated", 0, text, True, self._facts)
 
     def _unchanged(self) -> Outcome:
         shown = self._known().shown
-        self._facts.update(key_id=self._published.key_id, expires=shown.end_text if shown else "")
+        self._facts.update(key_id=self._subject.published.key_id, expires=shown.end_text if shown else "")
         self._facts["kept"] = [item.as_dict() for item in self._kept]
         why = "; ".join([self._plan.reason, *self._notes()])
-        text = verdict("unchanged", self._facts, f"{self._application.display_name} needs no rotation", why)
+        text = verdict("unchanged", self._facts, f"{self._name} needs no rotation", why)
         self._log.say(text)
         return Outcome("unchanged", 0, text, False, self._facts)
 
     def _notes(self) -> list[str]:
         """Return what is said beside: what stays, and what the record named and the application does not list."""
         notes = ["kept: " + ", ".join(str(item) for item in self._kept)] if self._kept else []
-        named = guid(self._published.key_id)
+        named = guid(self._subject.published.key_id)
         if named and not self._application.credential(named) and named not in self._making.removed:
             self._facts["unlisted"] = [named]
             notes.append(
@@ -3878,7 +3928,7 @@ class Rotation:
             old = [one.credential.key_id for one in self._plan.outlook.old]
             remaining = [key_id for key_id in old if key_id not in removed]
         return Incomplete(
-            f"{self._application.display_name} has published the secret {new.key_id}, but is not complete",
+            f"{self._name} has published the secret {new.key_id}, but is not complete",
             f"{why}; old secrets that may remain: {', '.join(remaining) or 'none known'}",
             todo,
             key_id=new.key_id,
@@ -3893,7 +3943,7 @@ class Rotation:
         return self._incomplete(new, _why(failure), more + "run it again; the next run removes them", remaining)
 
     def _undo(self, failure: BaseException) -> RotationError:
-        name, making = self._application.display_name, self._making
+        name, making = self._name, self._making
         wanted = failure if isinstance(failure, RotationError) else None
         unchanged = wanted or Refused(f"{name} was not rotated, nothing was changed", _why(failure), "run it again")
         if not making.tried:
@@ -3927,15 +3977,12 @@ class Rotation:
         key_ids = list(self._making.left)
         named = f"secret {', '.join(key_ids)}" if key_ids else f"secret named {name}, if it was made at all,"
         return Orphan(
-            f"{self._application.display_name} may have kept the new {named} beside its old ones, which still work",
+            f"{self._name} may have kept the new {named} beside its old ones, which still work",
             f"{_why(failure)}; {why}",
             "run it again, the next run removes it; or remove it in Entra if the record does not show its id",
             orphans=key_ids,
             marker=name,
         )
-
-    def _sign_in(self) -> Secret:
-        return self._entra.token(self._identity)
 
 
 def _why(failure: BaseException) -> str:

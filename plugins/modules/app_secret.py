@@ -309,8 +309,9 @@ from ..module_utils._core.base.timing import Budget, catch_signals
 from ..module_utils._core.rotation.doctor import dry_run
 from ..module_utils._core.rotation.identity import Sources
 from ..module_utils._core.rotation.outcome import Outcome
-from ..module_utils._core.rotation.plan import RETIRE_CHOICES, ROTATE_CHOICES, policy_of
-from ..module_utils._core.rotation.transaction import Task, perform
+from ..module_utils._core.rotation.policy import RETIRE_CHOICES, ROTATE_CHOICES, policy_of
+from ..module_utils._core.rotation.subject import Task
+from ..module_utils._core.rotation.transaction import perform
 from ..module_utils._core.services.entra import CLOUDS
 from ..module_utils._core.services.http import Http
 from ..module_utils._core.services.vault import Vault, VaultRecord

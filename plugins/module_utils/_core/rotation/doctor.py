@@ -25,9 +25,10 @@ from ..services.vault import Vault, VaultRecord
 from .evidence import published_in
 from .identity import choose
 from .outcome import Outcome, verdict
-from .plan import Policy
+from .policy import Policy
 from .publishing import FIELD_APPLICATION, FIELD_EXPIRES, FIELD_KEY_ID, FIELD_SECRET, check_fields
-from .transaction import Task, perform
+from .subject import Task
+from .transaction import perform
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 PACKAGES = ("requests", "msal", "keeper-secrets-manager-core")

@@ -12,7 +12,7 @@ from ..services.application import Application
 from ..services.entra import Answer
 from ..services.graph import Graph
 from ..services.vault import Vault, VaultRecord
-from .plan import Published, hint_of, other_records
+from .deciding import Published, hint_of, other_records
 from .proving import FRESH, Proving
 from .publishing import FIELD_KEY_ID, FIELD_SECRET
 

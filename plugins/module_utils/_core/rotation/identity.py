@@ -14,7 +14,7 @@ from ..base.labels import Labelled
 from ..base.redact import Secret
 from ..services.application import guid
 from ..services.entra import CLOUDS, Cloud, Identity, custom_cloud
-from .plan import Holding, Published
+from .deciding import Holding, Published
 
 # Every spelling that Keeper's own tools give the fields of an Azure PAM configuration, normalised
 # (Commander, the SaaS plug-ins' pamazure..., the KSM helper, Commander's old commands).

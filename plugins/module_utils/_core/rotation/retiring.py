@@ -17,9 +17,9 @@ from ..services.application import Application, Credential, guid
 from ..services.entra import Answer
 from ..services.graph import Graph, NotDone
 from ..services.vault import VaultRecord
+from .deciding import Sorted
 from .evidence import Evidence
 from .making import Making
-from .plan import Sorted
 from .proving import Proving
 from .publishing import FIELD_KEY_ID
 

@@ -16,9 +16,10 @@ from ..services.application import Application, Credential
 from ..services.entra import Answer
 from ..services.graph import Graph, NotDone
 from ..services.vault import Vault, VaultRecord
+from .deciding import Decision, Fate, Situation
 from .evidence import Evidence
 from .making import Making
-from .plan import Decision, Fate, Situation, no_room, room
+from .plan import no_room, room
 from .proving import Proving
 from .publishing import FIELD_KEY_ID, FIELD_SECRET, fence
 

@@ -11,60 +11,33 @@ is never guessed: a secret whose save may still take effect is not removed.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..base.errors import BadInput, Incomplete, Orphan, Refused, RolledBack, RotationError, Stopped
+from ..base.errors import Incomplete, Orphan, Refused, RolledBack, RotationError, Stopped
 from ..base.redact import Log, Secret
 from ..base.timing import RESOLVE, SOON, UNDO, Budget
-from ..base.version import VERSION
-from ..services.application import Application, Credential, format_time, guid
-from ..services.entra import Answer, Entra
-from ..services.graph import Graph, NotDone
+from ..services.application import Credential, format_time, guid
+from ..services.entra import Answer
+from ..services.graph import NotDone
 from ..services.http import Http
-from ..services.vault import Vault, VaultRecord
-from .evidence import Evidence, published_in
-from .identity import Sources, choose, holder, holdings
+from ..services.vault import VaultRecord
+from .deciding import Kept, Situation, other_records, sort_out
+from .evidence import Evidence
 from .making import Full, Making
 from .outcome import Outcome, ended, verdict
-from .plan import (
-    KEEP,
-    Kept,
-    Plan,
-    Policy,
-    Situation,
-    Sorted,
-    contradicts,
-    marker,
-    other_records,
-    plan,
-    room,
-    sort_out,
-    unlisted,
-)
+from .plan import KEEP, Plan, plan, room
 from .proving import SHORTEST_LIMIT, NotProven, Proving
-from .publishing import FIELD_APPLICATION, FIELD_SECRET, Publishing, Shown, check_fields, fence
+from .publishing import FIELD_SECRET, Publishing, Shown, fence
 from .retiring import Gone, Retiring, Superseded, TakenOver
 from .room import Room
 from .settling import Settling
+from .subject import Subject, Task
 
 # A sign-in that is older (seconds) is repeated before a save is.
 _OLD_SIGN_IN = 30.0
 _ROOMS = 3
-
-
-@dataclass(frozen=True)
-class Task:
-    """What to rotate. ``application`` overrides the record's own field; empty means the record's."""
-
-    vault: Vault
-    record: VaultRecord
-    sources: Sources
-    policy: Policy
-    application: str = ""
 
 
 def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool = False) -> Outcome:
@@ -101,121 +74,33 @@ class Rotation:
     """One run. Making the object resolves everything and plans; it changes nothing. Raises BadInput, Refused."""
 
     def __init__(self, task: Task, http: Http, budget: Budget, log: Log, facts: dict[str, Any]) -> None:
-        self._vault, self._record, self._policy = task.vault, task.record, task.policy
         self._budget, self._log, self._facts = budget, log, facts
-        facts.update(record=self._record.uid, title=self._record.title)
-        identifier = task.application or self._record.value(FIELD_APPLICATION)
-        named = guid(identifier) or "of no GUID"
-        log.say(f"keeperpam.azure {VERSION}: record {self._record.title!r} ({self._record.uid}), application {named}")
-        self._identity, cloud = choose(task.sources)
-        log.say(f"admin identity {self._identity.client_id} from {self._identity.source}: {self._identity.why}")
-        check_fields(self._record, bool(task.application))
-        self._follow = not task.application
-        self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
-        self._graph = Graph(http, cloud.graph, self._identity.client_id, self._sign_in, log)
-        admin = self._identity.client_id.strip().lower()
-        app = self._graph.find(identifier, client_id_first=identifier.strip().lower() == admin)
-        self._application, self._began = app, budget.awake()
-        facts["application"] = {
-            "display_name": app.display_name,
-            "object_id": app.object_id,
-            "client_id": app.client_id,
-        }
-        self._published = published_in(self._record)
-        facts.update(previous_key_id=self._published.key_id, previous_expires=self._published.expires)
-        facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
-        secret = self._record.secret(FIELD_SECRET)
-        self._shown = self._proving(Secret(secret)) if secret else None
-        self._must_be_its_own(task.sources, admin)
-        self._held = holdings(task.sources)
-        self._run_name = marker(self._record.uid, uuid.uuid4().hex)
-        self._unlisted = unlisted(self._policy, self._published, app, app.read_at)
-        self._bound = not contradicts(self._policy, self._published, app, app.read_at) or self._shown_is_taken()
-        self._new: Credential | None = None  # what the vault shows and will show, once that is decided
-        self._published_at: datetime | None = None
-        self._evidence = Evidence(self._vault, self._record, self._graph, app, budget)
-        self._plan: Plan = plan(self._known())
-        if self._record.shows(FIELD_SECRET):
-            log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
-        log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
-        self._making = Making(self._graph, app, self._run_name, budget, log)
+        self._subject = subject = Subject(task, http, budget, log, facts)
+        self._policy, self._application, self._graph = task.policy, subject.application, subject.graph
+        self._name = subject.application.display_name
+        self._plan: Plan = plan(subject.known())
+        number = len(self._application.credentials)
+        log.say(f"{self._name} ({self._application.client_id}) has {number} secret(s); {self._plan.reason}")
+        self._making = Making(self._graph, self._application, subject.run_name, budget, log)
         self._publishing: Publishing | None = None
         self._retiring: Retiring | None = None
+        self._new: Credential | None = None  # what the vault shows and will show, once that is decided
+        self._published_at: datetime | None = None
         self._superseded = ""
         self._kept: list[Kept] = []
         self._complete = False
         self._final: RotationError | None = None
 
-    # -- what is known
-
-    def _now(self) -> datetime:
-        """Graph's time, counted on from its first answer: a host's clock that is ahead would end secrets too early."""
-        return self._application.read_at + timedelta(seconds=self._budget.awake() - self._began)
-
-    def _known(self, application: Application | None = None) -> Situation:
-        first = self._application
-        return Situation(
-            policy=self._policy,
-            application=first,
-            published=self._published,
-            now=self._now(),
-            shown=(application or first).credential(self._published.key_id)
-            or first.credential(self._published.key_id)
-            or next(iter(self._unlisted), None),
-            new=self._new,
-            first=frozenset(item.key_id for item in first.credentials),
-            published_at=self._published_at,
-            run_name=self._run_name,
-            held=self._held,
-            others=self._evidence.others,
-            bound=self._bound,
-        )
-
-    def _sort(self, listed: list[Credential]) -> Sorted:
-        return sort_out(self._known(), listed)
-
-    def _proving(self, secret: Secret) -> Proving:
-        return Proving(self._entra, self._application, secret, self._policy.verify, self._budget, self._log)
-
-    def _shown_is_taken(self) -> bool:
-        """Whether what the record holds was seen to sign in; where there are no sign-ins, whether the list shows it."""
-        if self._shown is not None and self._policy.verify:
-            return self._shown.sign_in().answer is Answer.TAKEN
-        listed = [item for item in self._application.credentials if item.end is None or item.end > self._now()]
-        return any(item.hint and self._published.hint and self._published.shows(item) for item in listed)
-
-    def _must_be_its_own(self, sources: Sources, admin: str) -> None:
-        """Raise where the target is an application whose credential this run was given, and the record is not that
-        application's own: its editor would get a secret of what may rotate everything."""
-        app, record = self._application, self._record
-        if self._identity.record_uid == record.uid and app.client_id != admin:
-            raise BadInput(
-                f"the record {record.uid} holds an admin application's credential, but names another application",
-                "its client_secret would be overwritten",
-                "remove application_client_id from it, and attach the admin application's own record",
-            )
-        if self._identity.record_uid == record.uid:
-            return  # its secret has just signed in
-        source = holder(sources, app.client_id)
-        if not source and app.client_id != admin:
-            return
-        own = guid(record.view().get("application_client_id")) == app.client_id
-        if not own or not self._shown_is_taken():
-            raise Refused(
-                f"the record {record.title!r} ({record.uid}) is not the own record of {app.display_name}",
-                f"{source or self._identity.source} signs in as that application, and whoever may edit this record "
-                "would get a secret of it",
-                "enter the application that this record is for; the own record of an admin application has its "
-                "application_client_id and a client_secret that signs in",
-            )
+    def _known(self) -> Situation:
+        return self._subject.known(new=self._new, published_at=self._published_at)
 
     # -- what would be done
 
     def describe(self) -> Outcome:
         """Say what would be done."""
-        name, soon = self._application.display_name, self._now() + timedelta(seconds=SOON)
-        if other_records(self._application.credentials, self._record.uid):
-            self._evidence.record()
+        name, soon = self._name, self._subject.now() + timedelta(seconds=SOON)
+        if other_records(self._application.credentials, self._subject.record.uid):
+            self._subject.evidence.record()
         todo = plan(self._known())
         removes = [item.key_id for item in todo.outlook.due(soon)]
         self._kept = todo.outlook.stays(soon)
@@ -241,7 +126,7 @@ class Rotation:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
         if self._plan.action != KEEP or not self._keep():
             new, secret = self._make()
-            proving = self._proving(secret)
+            proving = self._subject.proving(secret)
             self._prove(proving)
             publishing = self._publish(new, secret, proving)
             self._finish(new, publishing, proving)
@@ -252,27 +137,27 @@ class Rotation:
     def _keep(self) -> bool:
         """Clean up beside the shown secret; return False where that does not sign in, so that a new one is needed."""
         shown = self._known().shown
-        if shown is None or self._shown is None:
+        if shown is None or self._subject.shown is None:
             return False
         try:
             if self._policy.verify:
-                self._shown.prove(max(SHORTEST_LIMIT, self._policy.verify_timeout), patient=False)
+                self._subject.shown.prove(max(SHORTEST_LIMIT, self._policy.verify_timeout), patient=False)
         except NotProven as problem:
             if problem.answer is Answer.REFUSED:
                 self._log.say(f"the vault's secret does not sign in, so it is rotated: {problem.why}")
                 return False
             raise Refused(
-                f"{self._application.display_name} was not rotated, nothing was changed",
+                f"{self._name} was not rotated, nothing was changed",
                 f"its sign-in says neither yes nor no to the vault's secret: {problem.why}",
                 "run it again; set verify to false if it cannot sign in from this host",
             ) from None
         if self._plan.outlook.left_overs:
-            self._record = fence(self._vault, self._record, self._budget, self._log)
-            self._evidence.forget()
+            self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
+            self._subject.evidence.forget()
         self._new = shown
-        text = self._record.secret(FIELD_SECRET)
+        text = self._subject.record.secret(FIELD_SECRET)
         try:
-            self._settle_and_retire(shown, self._shown, lambda record: record.secret(FIELD_SECRET) == text)
+            self._settle_and_retire(shown, self._subject.shown, lambda record: record.secret(FIELD_SECRET) == text)
         except Gone:
             self._log.say("the vault's secret was taken away, so it is rotated")
             self._new = self._retiring = None
@@ -289,44 +174,42 @@ class Rotation:
                     break
                 self._make_room()
         raise Refused(
-            f"no new secret could be made for {self._application.display_name}",
+            f"no new secret could be made for {self._name}",
             "it holds as many secrets as it may, although some were removed",
             "run it again later",
         )
 
     def _make_room(self) -> None:
         place = Room(
-            vault=self._vault,
-            record=self._record,
+            vault=self._subject.vault,
+            record=self._subject.record,
             graph=self._graph,
-            evidence=self._evidence,
+            evidence=self._subject.evidence,
             making=self._making,
-            shown=self._shown,
-            known=self._known,
+            shown=self._subject.shown,
+            known=self._subject.known,
             budget=self._budget,
             log=self._log,
         )
         try:
             place.make(self._policy.retire_after.total_seconds())
         finally:
-            self._record = place.record
+            self._subject.record = place.record
 
     def _publish(self, new: Credential, secret: Secret, proving: Proving) -> Publishing:
         self._publishing = publishing = Publishing(
-            self._vault,
-            self._record,
+            self._subject.vault,
+            self._subject.record,
             new,
             secret,
-            follow=self._follow,
+            follow=self._subject.names_application,
             look=lambda conflict: self._look_before_saving(new, proving, conflict),
             budget=self._budget,
             log=self._log,
         )
         publishing.publish()
-        self._new, self._published_at = new, self._now()
-        if self._identity.record_uid == self._record.uid:
-            # A token may have to be fetched again after the secret that it came from is removed.
-            self._identity = replace(self._identity, secret=secret)
+        self._new, self._published_at = new, self._subject.now()
+        self._subject.follow(secret)
         return publishing
 
     def _prove(self, proving: Proving) -> None:
@@ -334,7 +217,7 @@ class Rotation:
         if not proving.verify:
             self._log.say("not proving that the secret signs in (verify is false)")
             return
-        name, limit = self._application.display_name, self._policy.verify_timeout
+        name, limit = self._name, self._policy.verify_timeout
         if limit < SHORTEST_LIMIT:
             self._log.say(f"verify_timeout {limit} counts as {SHORTEST_LIMIT}")
             limit = SHORTEST_LIMIT
@@ -377,7 +260,7 @@ class Rotation:
 
     def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> None:
         """Settle and retire after publishing. Raises RotationError, NotDone, Stopped."""
-        self._evidence.forget()
+        self._subject.evidence.forget()
         try:
             self._settle_and_retire(new, proving, publishing.shows_ours)
         except Gone:
@@ -390,28 +273,28 @@ class Rotation:
         self._retiring = retiring = Retiring(
             graph=self._graph,
             application=self._application,
-            unlisted=self._unlisted,
+            unlisted=self._subject.unlisted,
             new=new,
-            evidence=self._evidence,
+            evidence=self._subject.evidence,
             proving=proving,
             making=self._making,
             shows_new=shows_new,
             is_ours=known.is_ours,
-            sort=self._sort,
-            now=self._now,
+            sort=lambda listed: sort_out(self._known(), listed),
+            now=self._subject.now,
             budget=self._budget,
             log=self._log,
         )
-        if self._publishing is None and not retiring.outlook().due(self._now() + timedelta(seconds=SOON)):
-            self._kept = retiring.outlook().stays(self._now())
+        if self._publishing is None and not retiring.outlook().due(self._subject.now() + timedelta(seconds=SOON)):
+            self._kept = retiring.outlook().stays(self._subject.now())
             return
         try:
-            until = retiring.outlook().wait_until(self._now())
-            seconds = (until - self._now()).total_seconds() if until else 0.0
+            until = retiring.outlook().wait_until(self._subject.now())
+            seconds = (until - self._subject.now()).total_seconds() if until else 0.0
             if seconds:
                 Settling(proving, retiring.new_is_listed, self._budget, self._log).wait(seconds, retiring.early)
             retiring.retire()
-            self._kept = retiring.outlook().stays(self._now())
+            self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:
             self._superseded = other.key_id
         except TakenOver:
@@ -428,7 +311,7 @@ class Rotation:
 
         Returns how the run ends.
         """
-        name = self._application.display_name
+        name = self._name
         self._log.say(f"somebody has taken the new secret {new.key_id} away")
         try:
             if self._former_is_there() and publishing.put_back():
@@ -447,13 +330,13 @@ class Rotation:
         )
 
     def _former_is_there(self) -> bool:
-        key_id = guid(self._published.key_id) or ""
-        if self._shown is None or not key_id or (self._retiring and key_id in self._retiring.sent):
+        key_id = guid(self._subject.published.key_id) or ""
+        if self._subject.shown is None or not key_id or (self._retiring and key_id in self._retiring.sent):
             return False
         if not self._graph.read(self._application).credential(key_id):
             return False
-        self._shown.forget()
-        return Evidence.taken(self._shown) is Answer.TAKEN
+        self._subject.shown.forget()
+        return Evidence.taken(self._subject.shown) is Answer.TAKEN
 
     # -- the ends
 
@@ -487,25 +370,25 @@ class Rotation:
             why.append(f"a later run of this record has published {self._superseded} and cleans up")
         why += self._notes()
         check = "see whether the record names the right application, then run it again"
-        todo = check if self._kept and not self._bound else ""
-        what = f"{self._application.display_name} {did}: its secret {key_id} is valid until {end}"
+        todo = check if self._kept and not self._subject.bound else ""
+        what = f"{self._name} {did}: its secret {key_id} is valid until {end}"
         text = verdict("rotated", self._facts, what, "; ".join(why), todo)
         self._log.say(text)
         return Outcome("rotated", 0, text, True, self._facts)
 
     def _unchanged(self) -> Outcome:
         shown = self._known().shown
-        self._facts.update(key_id=self._published.key_id, expires=shown.end_text if shown else "")
+        self._facts.update(key_id=self._subject.published.key_id, expires=shown.end_text if shown else "")
         self._facts["kept"] = [item.as_dict() for item in self._kept]
         why = "; ".join([self._plan.reason, *self._notes()])
-        text = verdict("unchanged", self._facts, f"{self._application.display_name} needs no rotation", why)
+        text = verdict("unchanged", self._facts, f"{self._name} needs no rotation", why)
         self._log.say(text)
         return Outcome("unchanged", 0, text, False, self._facts)
 
     def _notes(self) -> list[str]:
         """Return what is said beside: what stays, and what the record named and the application does not list."""
         notes = ["kept: " + ", ".join(str(item) for item in self._kept)] if self._kept else []
-        named = guid(self._published.key_id)
+        named = guid(self._subject.published.key_id)
         if named and not self._application.credential(named) and named not in self._making.removed:
             self._facts["unlisted"] = [named]
             notes.append(
@@ -522,7 +405,7 @@ class Rotation:
             old = [one.credential.key_id for one in self._plan.outlook.old]
             remaining = [key_id for key_id in old if key_id not in removed]
         return Incomplete(
-            f"{self._application.display_name} has published the secret {new.key_id}, but is not complete",
+            f"{self._name} has published the secret {new.key_id}, but is not complete",
             f"{why}; old secrets that may remain: {', '.join(remaining) or 'none known'}",
             todo,
             key_id=new.key_id,
@@ -537,7 +420,7 @@ class Rotation:
         return self._incomplete(new, _why(failure), more + "run it again; the next run removes them", remaining)
 
     def _undo(self, failure: BaseException) -> RotationError:
-        name, making = self._application.display_name, self._making
+        name, making = self._name, self._making
         wanted = failure if isinstance(failure, RotationError) else None
         unchanged = wanted or Refused(f"{name} was not rotated, nothing was changed", _why(failure), "run it again")
         if not making.tried:
@@ -571,15 +454,12 @@ class Rotation:
         key_ids = list(self._making.left)
         named = f"secret {', '.join(key_ids)}" if key_ids else f"secret named {name}, if it was made at all,"
         return Orphan(
-            f"{self._application.display_name} may have kept the new {named} beside its old ones, which still work",
+            f"{self._name} may have kept the new {named} beside its old ones, which still work",
             f"{_why(failure)}; {why}",
             "run it again, the next run removes it; or remove it in Entra if the record does not show its id",
             orphans=key_ids,
             marker=name,
         )
-
-    def _sign_in(self) -> Secret:
-        return self._entra.token(self._identity)
 
 
 def _why(failure: BaseException) -> str:

@@ -21,8 +21,9 @@ from ..base.version import VERSION
 from ..rotation.doctor import dry_run
 from ..rotation.identity import Sources
 from ..rotation.outcome import Outcome, ended, verdict
-from ..rotation.plan import policy_of
-from ..rotation.transaction import Task, perform
+from ..rotation.policy import policy_of
+from ..rotation.subject import Task
+from ..rotation.transaction import perform
 from ..services.entra import MSAL_PROBLEM
 from ..services.http import REQUESTS_PROBLEM, Http
 from ..services.vault import KSM_PROBLEM, Vault, parse_configuration
