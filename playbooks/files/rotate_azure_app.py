@@ -2272,8 +2272,8 @@ class _Save:
 class Publishing:
     """One new secret on its way into one record. ``follow`` is whether the record names the application.
 
-    ``look`` makes sure before a save is repeated that nobody has taken the secret away (its argument: whether the save
-    was out of sync); it raises RolledBack where it is not listed, or not taken by a sign-in.
+    ``look`` makes sure before a save that nobody has taken the secret away (its argument: whether a save was out of
+    sync before); it raises RolledBack where it is not listed, or not taken by a sign-in.
     """
 
     def __init__(
@@ -2298,16 +2298,16 @@ class Publishing:
 
         A save that Keeper confirms is not read back here: that is the first look of what comes after it.
         """
-        current, problem = self._record, None
+        current, conflict = self._record, False
         with self._budget.phase("publish the secret", PUBLISH):
             for attempt in range(1, _SAVES + 1):
-                if problem is not None:
-                    self._look(problem.conflict)
+                self._look(conflict)
                 problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
                 if problem is None:
                     self._log.say(f"published in the record {current.title!r} ({current.uid})")
                     return
                 self._say(problem)
+                conflict = conflict or problem.conflict
                 if problem.wait:
                     self._budget.pause(problem.wait)
                 if not problem.sent:
@@ -2726,7 +2726,9 @@ def verdict(status: str, facts: dict[str, Any], what: str, why: str = "", todo: 
 
 def ended(problem: RotationError, facts: dict[str, Any], log: Log) -> Outcome:
     """Return the outcome of a run that ``problem`` has ended, and say it."""
-    text = verdict(problem.status, facts, problem.what, problem.why, problem.todo)
+    removed = facts.get("removed") if not isinstance(problem, (Incomplete, Orphan)) else None
+    why = "; ".join(part for part in (problem.why, f"removed before: {', '.join(removed)}" if removed else "") if part)
+    text = verdict(problem.status, facts, problem.what, why, problem.todo)
     log.say(text)
     changed = isinstance(problem, (Incomplete, Orphan)) or bool(facts.get("removed"))
     return Outcome(problem.status, problem.exit_status, text, changed, facts)
@@ -3634,8 +3636,8 @@ class Rotation:
             decision, _until = room(self._known(), self._application.credentials)
             self._log.say(f"the secret {decision.credential.key_id} would make room: {decision.reason}")
         verb = "would be rotated" if todo.action != KEEP else "needs no new secret, but would be cleaned up"
-        why = f"{todo.reason}; old secrets that would be removed: {len(removes)}"
-        text = verdict("planned", self._facts, f"{name} {verb}", why)
+        why = [todo.reason, f"old secrets that would be removed: {len(removes)}", *self._notes()]
+        text = verdict("planned", self._facts, f"{name} {verb}", "; ".join(why))
         self._log.say(text)
         self._facts["expires"] = format_time(todo.end) if todo.action != KEEP else ""
         return Outcome("planned", 0, text, True, self._facts)
@@ -4053,8 +4055,16 @@ class Doctor:
         what = f"{first.name}: {first.text}" if first else "everything that a rotation needs is there"
         why = f"checked, nothing was changed: {count}"
         text = verdict(status, self._facts, what, why, first.todo if first else "")
-        self._log.say(text)
         return Outcome(status, self._exit_status, text, False, self.facts())
+
+    def foresee(self, planned: Outcome) -> None:
+        """Say what a rotation would find and leave."""
+        kept = [f"{one['key_id']} ({one['reason']})" for one in planned.facts.get("kept", [])]
+        self._add("room", OK, "there is room for a new secret, or it can be made")
+        self._add("old secrets", OK, "all of them go" if not kept else "these stay: " + ", ".join(kept))
+        for key_id in planned.facts.get("unlisted", []):
+            text = f"the record names {key_id}, which the application does not list"
+            self._add("named secret", WARNING, text, "see whether the record names the right application")
 
     def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
         check = Check(name, level, text, todo)
@@ -4173,12 +4183,14 @@ def dry_run(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
     done, and how."""
     doctor = Doctor(budget, log)
     outcome = doctor.examine(prepare, http)
-    if outcome.exit_status:
-        return outcome
-    planned = perform(prepare, http, budget, log, check=True)
-    if check or planned.exit_status:
-        planned.facts.update(doctor.facts())
-        return planned
+    if not outcome.exit_status:
+        planned = perform(prepare, http, budget, log, check=True)
+        if check or planned.exit_status:
+            planned.facts.update(doctor.facts())
+            return planned
+        doctor.foresee(planned)
+        outcome = doctor.outcome()
+    log.say(outcome.message)
     return outcome
 
 
