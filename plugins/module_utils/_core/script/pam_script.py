@@ -22,8 +22,9 @@ from ..rotation.doctor import dry_run
 from ..rotation.identity import Sources
 from ..rotation.plan import policy_of
 from ..rotation.transaction import Outcome, Task, perform
+from ..services.connection import REQUESTS_PROBLEM
 from ..services.entra import MSAL_PROBLEM
-from ..services.http import REQUESTS_PROBLEM, Http
+from ..services.http import Http
 from ..services.vault import KSM_PROBLEM, Vault, parse_configuration
 from .gateway import Request, find_configuration, read_request
 

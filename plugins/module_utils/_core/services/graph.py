@@ -109,7 +109,10 @@ class Graph:
         body = reply.json()
         object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
         if not object_id or not client_id:
-            raise NotDone("Graph's answer is no application", certain=False)
+            between = reply.between()
+            raise NotDone(
+                between or "Graph's answer is no application", reply.remedy() if between else "", certain=False
+            )
         listed = body.get("passwordCredentials")
         return Application(
             object_id,
@@ -217,9 +220,7 @@ class Graph:
                 url = self._root + path
                 reply = self._http.call(method, url, name=name, headers=headers, body=data, query=query, retry=retry)
             except Unanswered as problem:
-                raise NotDone(
-                    f"Graph did not answer: {problem}", "check the network", certain=not problem.sent
-                ) from None
+                raise NotDone(f"Graph did not answer: {problem}", problem.todo, certain=not problem.sent) from None
             if reply.status != 401:
                 break
             self._log.detail("Graph does not accept the token; signing in again")
@@ -237,6 +238,8 @@ class Graph:
         error = reply.json().get("error")
         error = error if isinstance(error, dict) else {}
         code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        if not code and reply.between():
+            return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
         why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
         if reply.status == 403:
             why = f"{message or 'access denied'} ({code or reply.status})"
