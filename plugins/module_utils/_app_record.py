@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from ._core.base.redact import Log
 from ._core.base.timing import Budget
 from ._core.records.app_fields import TYPES, check_values, ensure
-from ._core.rotation.plan import Policy
+from ._core.rotation.policy import Policy
 from ._core.services.http import Http
 from ._core.services.vault import Vault
 from ._module import KEEPER_EXCLUSIVE, KEEPER_OPTIONS, Module, conclude, keeper_configuration

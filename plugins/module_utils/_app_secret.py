@@ -19,14 +19,26 @@ from ._core.base.redact import Log
 from ._core.base.timing import Budget
 from ._core.rotation.doctor import dry_run
 from ._core.rotation.identity import Sources
-from ._core.rotation.plan import policy_of
-from ._core.rotation.transaction import Outcome, Task, perform
+from ._core.rotation.outcome import Outcome
+from ._core.rotation.policy import policy_of
+from ._core.rotation.subject import Task
+from ._core.rotation.transaction import perform
 from ._core.services.entra import CLOUDS
 from ._core.services.http import Http
 from ._core.services.vault import Vault, VaultRecord
 from ._module import ENTRA_OPTIONS, EXCLUSIVE, KEEPER_OPTIONS, Module, cloud, conclude, identities, keeper_configuration
 
-POLICY = ("rotate", "min_days_left", "lifetime_days", "keep_previous", "retire", "verify", "verify_timeout")
+POLICY = (
+    "rotate",
+    "min_days_left",
+    "lifetime_days",
+    "keep_previous",
+    "retire",
+    "retire_after",
+    "adopt",
+    "verify",
+    "verify_timeout",
+)
 
 
 def run(options: Mapping[str, Any]) -> NoReturn:

@@ -21,7 +21,7 @@ from sandbox.seed import Seeded, seed
 
 
 def play(sandbox: Sandbox, home: Path, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run the playbook by its name."""
+    """Run the playbook by its name; it does not let old secrets live on, unless told to."""
     environ = sandbox.environ(
         GATEWAY_CONFIG=None,
         KSM_CONFIG=json.dumps(sandbox.client_config()),
@@ -30,7 +30,7 @@ def play(sandbox: Sandbox, home: Path, *arguments: str, **variables: Any) -> sub
         **{name: os.environ[name] for name in ("ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_CONFIG", "ANSIBLE_NOCOLOR")},
     )
     program = str(Path(sys.executable).with_name("ansible-playbook"))
-    command = [program, "keeperpam.azure.rotate", "-e", json.dumps(variables), *arguments]
+    command = [program, "keeperpam.azure.rotate", "-e", json.dumps({"rotate_retire_after": 0, **variables}), *arguments]
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
 
 

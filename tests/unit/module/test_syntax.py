@@ -10,7 +10,10 @@ import ast
 from pathlib import Path
 
 import pytest
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.plan import RETIRE_CHOICES, ROTATE_CHOICES
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import (
+    RETIRE_CHOICES,
+    ROTATE_CHOICES,
+)
 from ansible_collections.keeperpam.azure.plugins.modules import app_record, app_secret
 
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"

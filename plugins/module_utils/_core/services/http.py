@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 from ..base.redact import Log
@@ -112,10 +113,7 @@ class Http:
     def __init__(self, budget: Budget, log: Log) -> None:
         self._budget = budget
         self._log = log
-        self._session = requests.Session()
-        self._session.headers["User-Agent"] = "keeperpam.azure/" + VERSION
-        # requests replaces our Authorization header by an entry of ~/.netrc unless an auth object is set.
-        self._session.auth = _leave_alone
+        self._session = _session()
 
     def call(
         self,
@@ -128,18 +126,21 @@ class Http:
         files: Any = None,
         query: Mapping[str, str] | None = None,
         retry: Callable[[Reply], bool] | None = None,
+        fresh: bool = False,
     ) -> Reply:
         """Send a request and return the answer, whatever its status.
 
         ``retry`` says which answers are worth a repetition; None means that the call is not safe to repeat, and
-        then only a request that was not sent is sent again. Raises Unanswered, and Stopped when the phase ends.
+        then only a request that was not sent is sent again. With ``fresh`` every attempt goes over a new connection
+        of its own, which another replica may answer. Raises Unanswered, and Stopped when the phase ends.
         """
+        request = {"method": method, "url": url, "headers": headers, "data": body, "files": files, "params": query}
         attempt = 1
         while True:
             last = None
             started = time.monotonic()
             try:
-                reply = self._once(method, url, headers, body, files, query)
+                reply = self._once(request, fresh)
             except Unanswered as problem:
                 self._log.detail(f"{name}: {problem}")
                 if (problem.sent and retry is None) or attempt >= (ATTEMPTS if problem.sent else CONNECT_ATTEMPTS):
@@ -155,28 +156,25 @@ class Http:
                 if pause >= self._budget.left():
                     return reply
                 last = reply
-            if last is None or last.status == 503:
+            if not fresh and (last is None or last.status == 503):
                 # Graph: "always make new retry requests over a new HTTP connection"
                 # https://learn.microsoft.com/graph/errors
                 self._session.close()
             self._budget.pause(pause)
             attempt += 1
 
-    def _once(self, method: str, url: str, headers: Any, body: Any, files: Any, query: Any) -> Reply:
+    def _once(self, request: dict[str, Any], fresh: bool) -> Reply:
         self._budget.check()
+        if not fresh:
+            return self._send(self._session, request)
+        with _session() as session:
+            return self._send(session, request)
+
+    def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
         left = max(self._budget.left(), 0.01)
+        timeout = (min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left))
         try:
-            with self._session.request(
-                method,
-                url,
-                headers=headers,
-                data=body,
-                files=files,
-                params=query,
-                timeout=(min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with session.request(**request, timeout=timeout, allow_redirects=False, stream=True) as response:
                 content = bytearray()
                 for piece in response.iter_content(65536):
                     content += piece
@@ -190,6 +188,16 @@ class Http:
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.headers["User-Agent"] = "keeperpam.azure/" + VERSION
+    # requests replaces our Authorization header by an entry of ~/.netrc unless an auth object is set.
+    session.auth = _leave_alone
+    # A cookie would bind what follows to the replica that has set it.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return session
 
 
 def _leave_alone(request: Any) -> Any:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import itertools
 import os
+import queue
 import random
 import socket
 import ssl
@@ -361,3 +363,54 @@ def test_no_call_is_begun_after_the_end_of_a_phase():
     with closing(Server()) as (server,), pytest.raises(OutOfTime), budget.phase("too late", 0.0):
         caller.call("GET", f"http://127.0.0.1:{server.port}/", name="x")
     assert server.requests == []
+
+
+class Keeping:
+    """Keeps its connections, counts them and the requests, and sets a cookie with every answer."""
+
+    ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: replica=7; Path=/\r\n\r\n{}"
+
+    def __init__(self, certificate: str) -> None:
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate)
+        self.requests: list[tuple[int, bytes]] = []
+        self.ended: queue.Queue[int] = queue.Queue()
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://localhost:{self.socket.getsockname()[1]}/"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        for number in itertools.count(1):
+            try:
+                connection, _peer = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._keep, args=(number, connection), daemon=True).start()
+
+    def _keep(self, number: int, connection: socket.socket) -> None:
+        with suppress(OSError), self.context.wrap_socket(connection, server_side=True) as stream:
+            stream.settimeout(20)
+            while request := stream.recv(65536):
+                self.requests.append((number, request))
+                stream.sendall(self.ANSWER)
+            self.ended.put(number)
+
+
+def test_a_fresh_call_has_a_connection_of_its_own(certificate, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    with closing(Keeping(certificate)) as (server,):
+        caller = Http(Budget(), Log(lambda line: None))
+        for fresh in (False, False, True, True, False):
+            assert caller.call("GET", server.url, name="x", fresh=fresh).status == 200
+        assert {server.ended.get(timeout=20) for _each in range(2)} == {2, 3}
+    assert [number for number, _request in server.requests] == [1, 1, 2, 3, 1]
+
+
+def test_no_cookie_is_kept_or_sent(certificate, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    with closing(Keeping(certificate)) as (server,):
+        caller = Http(Budget(), Log(lambda line: None))
+        for fresh in (False, True, False, True):
+            caller.call("GET", server.url, name="x", fresh=fresh)
+    assert len(server.requests) == 4
+    assert not [request for _number, request in server.requests if b"cookie" in request.lower()]
