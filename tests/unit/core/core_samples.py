@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -28,13 +29,18 @@ def reply(status: int = 200, body: Any = None, **headers: str) -> Reply:
     return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
 
 
+def key(name: str) -> str:
+    """The key id of the secret that the tests call so: always the same one. What is no name, is a key id already."""
+    return name if name.count("-") == 4 else str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+
+
 def credential(
-    key_id: str, hours_ago: float = 0.0, name: str = "", days: float = 365, hint: str = "", start: Any = ""
+    name: str, hours_ago: float = 0.0, title: str = "", days: float = 365, hint: str = "", start: Any = ""
 ) -> Credential:
-    """A client secret that was made so many hours before NOW and ends so many days after NOW."""
+    """The client secret of this name, made so many hours before NOW, that ends so many days after NOW."""
     begin = NOW - timedelta(hours=hours_ago) if start == "" else start
     end = NOW + timedelta(days=days)
-    return Credential(key_id, name, begin, end, end.strftime("%Y-%m-%dT%H:%M:%SZ"), hint)
+    return Credential(key(name), title, begin, end, end.strftime("%Y-%m-%dT%H:%M:%SZ"), hint)
 
 
 def application(*credentials: Credential, two_secrets: bool = False) -> Application:

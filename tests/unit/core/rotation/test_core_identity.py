@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -134,7 +135,7 @@ def test_an_incomplete_configuration_is_an_error_that_names_the_field(missing):
 
 def test_a_configuration_without_any_credential_leaves_it_to_the_fallback():
     bare = configuration(clientId="", clientSecret="")
-    assert choose(Sources(configuration=bare, fallback=FALLBACK))[0] is FALLBACK
+    assert choose(Sources(configuration=bare, fallback=FALLBACK))[0] == replace(FALLBACK, why="no record holds one")
     with pytest.raises(BadInput, match=r"CONFIG.*no client id and client secret"):
         choose(Sources(configuration=bare))
 
