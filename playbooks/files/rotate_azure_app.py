@@ -416,8 +416,8 @@ class Application:
     read_at: datetime
 
     def credential(self, key_id: str) -> Credential | None:
-        """Return the credential with that key id, compared without case."""
-        wanted = key_id.strip().lower()
+        """Return the credential with that key id, in whatever spelling of a GUID; what is none names nothing."""
+        wanted = guid(key_id)
         return next((credential for credential in self.credentials if credential.key_id == wanted), None)
 
 
@@ -2441,7 +2441,8 @@ def unlisted(policy: Policy, published: Published, application: Application, now
     key_id, made = guid(published.key_id), made_at(policy, published)
     if key_id is None or made is None or application.credential(key_id):
         return ()
-    young = made > now - YOUNG
+    # An end that this lifetime does not give tells nothing: the lifetime was another one then.
+    young = abs(now - made) < YOUNG
     return (Credential(key_id, start=made, end=parse_time(published.expires)),) if young else ()
 
 
@@ -2459,11 +2460,17 @@ def superseded(item: Credential, known: Situation, listed: Sequence[Credential])
     shown = known.shown
     if known.expired(item):
         return (item.end or known.now) - known.policy.retire_after
-    if shown is not None and item.key_id != shown.key_id and older(item, shown.start):
+    if shown is not None and is_superseded(item, known):
         line = [*(other for other in listed if known.is_ours(other)), shown]
         later = [other.start for other in line if other.start and item.start and other.start > item.start]
         return min(later)
     return known.published_at or known.now
+
+
+def is_superseded(item: Credential, known: Situation) -> bool:
+    """Whether something took the secret's place before this run: it is older than the one that the record shows."""
+    shown = known.shown
+    return shown is not None and item.key_id != shown.key_id and older(item, shown.start)
 
 
 @dataclass(frozen=True)
@@ -3484,7 +3491,9 @@ def plan(known: Situation) -> Plan:
         )
     end = after(known.now, policy.lifetime_days)
     reason = _reason_to_rotate(known)
-    return Plan(ROTATE if reason else KEEP, reason or _valid(known), end, sort_out(known, application.credentials))
+    if reason:
+        return Plan(ROTATE, reason, end, sort_out(known, application.credentials))
+    return Plan(KEEP, _valid(known), end, sort_out(replace(known, new=known.shown), application.credentials))
 
 
 def _valid(known: Situation) -> str:
@@ -3520,28 +3529,28 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
     ended = [item for item in listed if known.expired(item)]
     if ended:
         return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
-    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
+    old = [one for one in outlook.old if is_superseded(one.credential, known)]
     first = min(old, key=lambda one: one.due or known.now, default=None)
-    if first is not None and known.shown is not None and first.due:
+    if first is not None and first.due:
         if first.due <= known.now:
             return first, None
         if first.due <= known.now + timedelta(seconds=SOON):
             return first, first.due
-    # What only this run's publishing would supersede has no time that comes nearer from run to run.
-    lasting = first is not None and known.shown is not None and older(first.credential, known.shown.start)
-    raise no_room(known, listed, first.due if first and lasting else None)
+    raise no_room(known, listed, first.due if first else None)
 
 
 def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
     """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
     outlook = sort_out(known, listed)
-    reasons = {one.key_id: one for one in outlook.stays(known.now)}
+    reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
+    later = [one.credential.key_id for one in outlook.old if not is_superseded(one.credential, known)]
+    reasons.update(dict.fromkeys(later, "nothing has superseded it yet"))
+    if known.shown is not None:
+        reasons[known.shown.key_id] = "the record shows it"
     words = []
     for item in listed:
-        shown = known.shown is not None and item.key_id == known.shown.key_id
         made = f"{item.display_name!r}, " if item.display_name else ""
-        why = "the record shows it" if shown else reasons[item.key_id].reason if item.key_id in reasons else "it is old"
-        words.append(f"{item.key_id} ({made}{why})")
+        words.append(f"{item.key_id} ({made}{reasons.get(item.key_id, 'it is old')})")
     if fits:
         todo = f"run it again after {format_time(fits)}, or lower retire_after"
     elif known.shown is None:
@@ -3924,6 +3933,7 @@ class Room:
 
 _SIGN_INS = 3
 _SIGN_IN_AGAIN = 5.0
+_SHORTEST_STEP = 1.0
 
 
 class Settling:
@@ -3941,14 +3951,15 @@ class Settling:
         budget, proving = self._budget, self._proving
         try:
             with budget.phase("let the new secret spread", SETTLE):
-                began = budget.awake()
-                until = began + seconds
+                until = budget.awake() + seconds
                 early()
                 if not seconds:
                     return
                 self._log.say(f"waiting {seconds:.0f} s before old secrets are removed")
-                step = seconds / _SIGN_INS
-                following = began + step
+                # Whatever went early: three sign-ins, and none of them at once.
+                now = budget.awake()
+                step = max(_SHORTEST_STEP, (until - now) / _SIGN_INS)
+                following, until = now + step, max(until, now + _SIGN_INS * step)
                 while True:
                     budget.pause(max(0.0, following - budget.awake()))
                     if not proving.verify:
@@ -4130,7 +4141,7 @@ class Rotation:
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
-            known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
+            known=self._subject.known,
             budget=self._budget,
             log=self._log,
         )
