@@ -130,7 +130,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._core.base.redact import Log
 from ..module_utils._core.base.timing import Budget
 from ..module_utils._core.records.app_fields import TYPES, check_values, ensure
-from ..module_utils._core.rotation.plan import RETIRE_CHOICES, Policy
+from ..module_utils._core.rotation.policy import RETIRE_CHOICES, Policy
 from ..module_utils._core.services.http import Http
 from ..module_utils._core.services.vault import Vault
 from ..module_utils._module import KEEPER_OPTIONS, edit_record, keeper_configuration

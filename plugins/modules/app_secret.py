@@ -58,10 +58,28 @@ options:
       - Without it, the record's field of this name counts, else V(all).
       - V(all) is what Keeper's documentation describes; V(managed) removes only those that were made for this record or
         that the record names; V(none) leaves them to expire.
-      - Never removed are secrets that were made after the new one, and the one that the admin application signs in with
-        when it is kept in another record. Always removed is what interrupted runs left and nobody can know.
+      - Never removed are secrets that were made after the run began, those that another record or option holds as far
+        as this run has read it, and those that were made for another record, see O(adopt). While the record names a
+        secret that the application does not list, only those that were made for this record are removed.
+      - Always removed is what interrupted runs left and nobody can know.
     type: str
     choices: [all, managed, none]
+  retire_after:
+    description:
+      - How long an old secret goes on signing in after something took its place, V(0) or a number with C(s), C(m), C(h)
+        or C(d), up to V(90d).
+      - A run waits for what becomes due within two minutes. The rest stays, is named in RV(kept), and is removed by the
+        first run after its time. What O(keep_previous) keeps stays besides.
+      - With V(0) whatever still uses the old secret fails at once.
+      - Without it, the record's field of this name counts, else V(30s).
+    type: str
+  adopt:
+    description:
+      - The uids of other records whose secrets count as old ones of this record, as far as those records do not show
+        them. Set it where a record takes over from another one, and for records that exist no more.
+      - Without it, the record's field of this name counts, else there are none.
+    type: list
+    elements: str
   verify:
     description:
       - Whether the new secret must sign in before it is published.
@@ -290,8 +308,10 @@ from ..module_utils._core.base.redact import Log, scrub
 from ..module_utils._core.base.timing import Budget, catch_signals
 from ..module_utils._core.rotation.doctor import dry_run
 from ..module_utils._core.rotation.identity import Sources
-from ..module_utils._core.rotation.plan import RETIRE_CHOICES, ROTATE_CHOICES, policy_of
-from ..module_utils._core.rotation.transaction import Outcome, Task, perform
+from ..module_utils._core.rotation.outcome import Outcome
+from ..module_utils._core.rotation.policy import RETIRE_CHOICES, ROTATE_CHOICES, policy_of
+from ..module_utils._core.rotation.subject import Task
+from ..module_utils._core.rotation.transaction import perform
 from ..module_utils._core.services.entra import CLOUDS
 from ..module_utils._core.services.http import Http
 from ..module_utils._core.services.vault import Vault, VaultRecord
@@ -313,10 +333,22 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "lifetime_days": {"type": "int"},
     "keep_previous": {"type": "int"},
     "retire": {"type": "str", "choices": list(RETIRE_CHOICES)},
+    "retire_after": {"type": "str"},
+    "adopt": {"type": "list", "elements": "str"},
     "verify": {"type": "bool"},
     "verify_timeout": {"type": "int"},
 }
-POLICY = ("rotate", "min_days_left", "lifetime_days", "keep_previous", "retire", "verify", "verify_timeout")
+POLICY = (
+    "rotate",
+    "min_days_left",
+    "lifetime_days",
+    "keep_previous",
+    "retire",
+    "retire_after",
+    "adopt",
+    "verify",
+    "verify_timeout",
+)
 
 
 def prepare(params: dict[str, t.Any], http: Http, budget: Budget, log: Log) -> Task:

@@ -80,6 +80,7 @@ def make_world(**fields: Any) -> Iterator[World]:
             "client_secret_id": old.key_id,
             "client_secret": old.text,
             "expires": old.end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "retire_after": "0",
             **fields,
         }
         given = {label: value for label, value in values.items() if value is not None}

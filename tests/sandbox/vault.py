@@ -11,7 +11,7 @@ import hmac
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,12 @@ class VaultRecord:
                 self.data.setdefault("custom", []).append(found)
             found["value"] = [value]
             self.revision = self._vault.next_revision()
+
+    def restore(self, data: JsonDict) -> None:
+        """Somebody brings back an earlier version (its `data`) from the record's history."""
+        assert self._vault is not None
+        with self._vault.outside("restore", self.uid):
+            self.data, self.revision = copy.deepcopy(data), self._vault.next_revision()
 
 
 @dataclass
@@ -221,6 +227,22 @@ class Vault:
                 {"type": "text", "label": "Azure Graph Endpoint", "value": [self.graph_url]},
             ]
         return self.add_record("pamAzureConfiguration", title, fields, custom)
+
+    def copy(self, uid: str) -> VaultRecord:
+        """Somebody makes a copy of the record, in the same place: another uid and key, the same data and files."""
+        original = self.records[uid]
+        twin = replace(
+            original,
+            data=copy.deepcopy(original.data),
+            revision=self.next_revision(),
+            uid=crypto.new_uid(),
+            key=crypto.new_key(),
+            files=list(original.files),
+            staged=None,
+        )
+        with self.outside("copy", f"{uid} to {twin.uid}"):
+            self.records[twin.uid] = twin
+        return twin
 
     def remove(self, uid: str) -> None:
         """Somebody deletes the record."""

@@ -15,15 +15,18 @@ from typing import Any
 
 from .errors import OutOfTime, Stopped
 
-# Seconds that each phase may take: with a verify_timeout of 120 s, 290 s for a whole run. It ends with RETIRE and
-# REVIEW, or with UNDO.
-RESOLVE, MAKE_ROOM, CREATE, PUBLISH, RETIRE, REVIEW, UNDO = 45.0, 10.0, 35.0, 45.0, 35.0, 5.0, 35.0
+# Seconds that each phase may take: with the defaults (verify_timeout 120 s, retire_after 30 s) 480 s for a whole run at
+# the most. It ends with RETIRE and REVIEW, or with UNDO. Making room also waits for what becomes due soon.
+RESOLVE, ROOM, CREATE, PUBLISH, SETTLE, RETIRE, REVIEW, UNDO = 45.0, 15.0, 35.0, 45.0, 150.0, 35.0, 5.0, 35.0
+# An old secret that becomes due within so many seconds is waited for.
+SOON = 120.0
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 # Calls and pauses end by themselves at the end of a phase; the alarm is for what does not look at the clock,
 # such as a connection that is tried at one address of a host after the other, or an answer that drips in.
 _GRACE = 1.0
 _AGAIN = 5.0  # the alarm comes again, in case it meets code that swallows what it raises, as callbacks do
+_AWAKE = getattr(time, "CLOCK_BOOTTIME", None)  # macOS and Windows have none
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there only calls and pauses end a phase
 
 
@@ -38,6 +41,11 @@ class Budget:
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
         return max(0.0, self._end - time.monotonic())
+
+    @staticmethod
+    def awake() -> float:
+        """Seconds of a clock that goes on while the host sleeps: what a look has shown grows old by it."""
+        return time.clock_gettime(_AWAKE) if _AWAKE is not None else time.monotonic()
 
     def shield(self) -> None:
         """From now on let signals pass, and forget the phase that one may have cut off."""

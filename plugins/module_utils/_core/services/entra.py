@@ -18,7 +18,7 @@ from ..base.errors import BadInput, Refused
 from ..base.redact import Log, Secret, remember
 from ..base.timing import Budget
 from .application import guid
-from .http import Http, Reply, Unanswered, busy
+from .http import Http, Reply, Unanswered, busy, retry_after
 
 try:
     import msal
@@ -30,7 +30,8 @@ else:
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 # AADSTS numbers: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _WRONG_SECRET, _EXPIRED_SECRET = 7000215, 7000222
-_BUSY = {90006, 90012, 90024, 90033, 90055, 90090}
+# 50196: too many sign-ins of one client in a row.
+_BUSY = {50196, 90006, 90012, 90024, 90033, 90055, 90090}
 _WORDS = {
     _WRONG_SECRET: "the client secret is not valid (a secret's value is needed, not its id)",
     _EXPIRED_SECRET: "the client secret has expired",
@@ -92,7 +93,7 @@ def _root_url(text: str, what: str, where: str) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """What the admin application signs in with. ``source`` says where it was found, in words."""
+    """What the admin application signs in with. ``source`` says where it was found, ``why`` why that one is used."""
 
     client_id: str
     tenant_id: str
@@ -100,6 +101,7 @@ class Identity:
     secret: Secret | None = None
     certificate: Secret | None = None  # PEM: private key and certificate
     record_uid: str = ""
+    why: str = ""
 
     def __post_init__(self) -> None:
         if guid(self.client_id) is None:
@@ -111,12 +113,22 @@ class Identity:
             )
 
 
-class Proof(Enum):
-    """What one attempt to sign in with a new secret has shown."""
+class Answer(Enum):
+    """What one sign-in has shown of the secret that it was made with."""
 
-    SIGNED_IN = "signed in"
-    NOT_YET = "not yet"
-    NEVER = "never"
+    TAKEN = "taken"
+    REFUSED = "refused"  # Entra's word that the secret is wrong or expired
+    LATER = "later"  # neither yes nor no: busy, or no answer
+    NEVER = "never"  # neither, and waiting does not change it
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """One sign-in: its answer, in words why, and the pause in seconds that Entra asks for."""
+
+    answer: Answer
+    why: str = ""
+    wait: float | None = None
 
 
 class Entra:
@@ -142,7 +154,7 @@ class Entra:
         for attempt in range(1, _ADMIN_ATTEMPTS + 1):
             answer = self._acquire(identity)
             if "access_token" in answer:
-                self._log.say(f"signed in as {identity.client_id} from {identity.source}")
+                self._log.detail(f"signed in as {identity.client_id}")
                 return Secret(str(answer["access_token"]))
             pause = 2.0 * attempt
             if _WRONG_SECRET not in _codes(answer) or attempt == _ADMIN_ATTEMPTS or pause >= self._budget.left():
@@ -187,12 +199,12 @@ class Entra:
             return {**_with_origin(transport.last), **answer}
         return answer
 
-    def prove(self, client_id: str, secret: Secret) -> tuple[Proof, str]:
-        """Try once to sign in with a new secret; return what it shows, and in words why.
+    def sign_in(self, client_id: str, secret: Secret) -> SignIn:
+        """Sign in once with a secret of an application, over a connection of its own; say what it shows.
 
         One plain request, as documented in
         https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow: msal's caches are not
-        keyed by the secret and could answer for the old one. Raises Stopped.
+        keyed by the secret and could answer for another one. Raises Stopped.
         """
         body = {
             "grant_type": "client_credentials",
@@ -201,31 +213,28 @@ class Entra:
             "scope": self._cloud.graph + "/.default",
         }
         try:
-            reply = self._http.call(
-                "POST", self._token_endpoint, name="sign-in with the new secret", body=body, retry=_retry
-            )
+            reply = self._http.call("POST", self._token_endpoint, name="sign-in", body=body, fresh=True)
         except Unanswered as problem:
-            return Proof.NOT_YET, str(problem)
+            return SignIn(Answer.LATER, str(problem))
         answer = reply.json()
         if reply.status == 200 and answer.get("access_token"):
-            return Proof.SIGNED_IN, ""
+            return SignIn(Answer.TAKEN)
         if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
-            return Proof.NOT_YET, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})"
-        return classify(reply), _reason(_with_origin(reply))
+            return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})")
+        return SignIn(classify(reply), _reason(_with_origin(reply)), retry_after(reply))
 
 
-def classify(reply: Reply) -> Proof:
-    """Return whether waiting may change a refused sign-in with a secret that was made a moment ago."""
+def classify(reply: Reply) -> Answer:
+    """Return whether waiting may change a sign-in that was neither taken nor refused."""
     answer = reply.json()
     codes = set(_codes(answer))
     error = answer.get("error")
     if codes & _FINAL:
-        return Proof.NEVER
-    if codes & (_BUSY | {_WRONG_SECRET, _EXPIRED_SECRET}) or busy(reply):
-        return Proof.NOT_YET
-    if error in ("invalid_client", "temporarily_unavailable", "server_error") or not error:
-        return Proof.NOT_YET
-    return Proof.NEVER
+        return Answer.NEVER
+    if codes & _BUSY or busy(reply) or not error:
+        return Answer.LATER
+    waits = error in ("invalid_client", "temporarily_unavailable", "server_error")
+    return Answer.LATER if waits else Answer.NEVER
 
 
 class _Transport:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from ..base.errors import OutOfTime
 from ..base.redact import Log
 from ..base.timing import Budget
-from .connection import HOST, REACH, Line, NotConnected, Session, duration
+from .connection import HOST, REACH, Line, NotConnected, Session, in_seconds
 
 try:
     import requests
@@ -251,7 +251,7 @@ class Http:
             if not line.sent:  # requests has found no way to make a request of it
                 raise NotConnected("the address of the service is none", HOST, lasting=True) from None
             if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(problem):
-                raise Unanswered(f"{line.awaited} was not complete within {duration(read)}", sent=True) from None
+                raise Unanswered(f"{line.awaited} was not complete within {in_seconds(read)}", sent=True) from None
             raise Unanswered(
                 f"the connection to {line.where} broke before the answer was complete", sent=True
             ) from None

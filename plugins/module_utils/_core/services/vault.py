@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..base.errors import BadInput, Refused
-from ..base.labels import Labelled, find, text_of
+from ..base.labels import Labelled, find, find_all, text_of
 from ..base.redact import Log, remember
 from ..base.timing import Budget
 from .http import Http, Reply, Unanswered, pause_before, retry_after, seconds_in
@@ -113,6 +113,16 @@ class VaultRecord:
         """Whether there is such a field."""
         return _field(self.data, label) is not None
 
+    def tied(self, label: str) -> list[str]:
+        """Return, where several fields match the label equally well, what each is called and where it is; else none."""
+        items = _fields(self.data)
+        found = find_all([item.get("label") for item in items], label)
+        custom = self.data.get("custom")
+        own = custom if isinstance(custom, list) else []
+        where = ["custom fields" if any(items[index] is item for item in own) else "fields" for index in found]
+        names = [f"{items[index].get('label')!r} in {place}" for index, place in zip(found, where)]
+        return names if len(names) > 1 else []
+
     def shows(self, label: str) -> bool:
         """Whether everybody who opens the record sees the field's value."""
         item = _field(self.data, label)
@@ -137,7 +147,7 @@ class VaultRecord:
                     data["custom"] = []
                 item = {"type": "secret" if label in secret_labels else "text", "label": label}
                 data["custom"].append(item)
-            item["value"] = [value]
+            item["value"] = [value] if value else []
         return VaultRecord(self.uid, self.title, self.type, self.revision, self.editable, data, self.sdk)
 
 
