@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..base.errors import OutOfTime
-from ..base.redact import Log
+from ..base.redact import Log, foreign
 from ..base.timing import Budget
 from .connection import HOST, REACH, Line, NotConnected, Session, in_seconds
 
@@ -98,7 +98,7 @@ class Reply:
             page = self.page()
             if page is None:
                 return f"the answer of {self.host} is no JSON {about}"
-            title = f" with the title {' '.join(page['title'].split())!r}" if page["title"] else ""
+            title = f" with the title '{foreign(page['title'])}'" if page["title"] else ""
             return f"a page{title} came in place of the answer of {self.host} {about}"
         return ""
 
