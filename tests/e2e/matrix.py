@@ -142,8 +142,8 @@ class Case:
 
     @property
     def group(self) -> str:
-        """What is run in one test."""
-        return self.row if self.moment else self.column
+        """The class in which it is counted."""
+        return "every request" if self.moment else self.column
 
     @property
     def name(self) -> str:
@@ -162,7 +162,7 @@ class Case:
             world.app.add_secret("second", days=100)
             if self.shape:
                 self.shape(world)
-            judge = Judge(world, self.name)
+            judge = Judge(world, self.name, group=self.group)
             plan = world.sandbox.faults
             faults = [plan.add(fault) for fault in self.faults()]
             judge.disturbed(lambda: FORMS[self.form](world, *arguments, **options))
@@ -211,7 +211,7 @@ def chosen() -> list[Case]:
 def run_all(cases: list[Case], threads: int = THREADS) -> list[Verdict]:
     """Run the cases, several at a time."""
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(Case.run, cases))
+        return list(pool.map(lambda case: case.run(), cases))
 
 
 def main() -> int:

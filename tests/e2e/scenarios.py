@@ -13,6 +13,7 @@ from typing import Any
 
 from harness import FORMS, World
 from matrix import HOLD, PLACES, Case, Faults, Shape
+from people import encounters
 
 from sandbox import Fault
 
@@ -257,3 +258,4 @@ def scenarios() -> Iterator[Case]:
     yield from _described(LASTING, _LASTING)
     yield from _described(SLOW, _SLOW)
     yield from two_disturbances()
+    yield from encounters()

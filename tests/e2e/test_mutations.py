@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from harness import SCRIPT
 from judge import Verdict
-from matrix import Case, all_cases
+from matrix import all_cases
 
 CASES = (
     "script/token (proof)/after/SIGTERM",
@@ -75,7 +75,7 @@ def verdicts(script: Path) -> list[Verdict]:
     cases = [case for case in all_cases() if case.name in CASES]
     assert len(cases) == len(CASES)
     with ThreadPoolExecutor(len(cases)) as pool:
-        return list(pool.map(lambda case: Case.run(case, script), cases))
+        return list(pool.map(lambda case: case.run(script), cases))
 
 
 def problems(script: Path) -> list[str]:

@@ -119,7 +119,7 @@ def test_labels_are_matched_without_case_and_punctuation(form: str) -> None:
         for item in world.record.data["custom"]:
             item["label"] = item["label"].replace("_", " ").title()
         assert FORMS[form](world).returncode == 0
-        assert len(world.record.data["custom"]) == 4
+        assert len(world.record.data["custom"]) == 5
         values = {item["label"]: item["value"][0] for item in world.record.data["custom"]}
         (secret,) = world.app.live_secrets()
         assert (values["Client Secret"], values["Client Secret Id"]) == (secret.text, secret.key_id)
