@@ -50,8 +50,9 @@ def leaked(text: str, secrets: Iterable[str]) -> list[str]:
 class Verdict:
     """How a case went. ``problems`` is empty when all was as it must be.
 
-    ``group`` is its class. ``early`` counts the secrets that were shown before every replica had learned of them, ``exempt`` the dead ones in
-    records that the run could not know of, or that people made dead when the run had looked for the last time.
+    ``group`` is its class. ``early`` counts the secrets that were shown before every replica had learned of them,
+    ``gaps`` those whose predecessor was removed before that, ``exempt`` the dead ones in records that the run could not know of, or that people made dead when the run had looked
+    for the last time.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
     said: str = ""
     early: int = 0
+    gaps: int = 0
     exempt: int = 0
 
     @property
@@ -321,8 +323,12 @@ class Judge:
                 entry.op == fault.op and entry.fault == "delay" for entry in list(log)
             ):
                 time.sleep(0.2)
-        directory.usable_after = 0.0
+        directory.usable_after = directory.application_lags = 0.0
         self.look()
+
+    def accept(self) -> None:
+        """Take the records as they are now for what people want them to be."""
+        self._foreign = Stores(self.world).others()
 
     def recovery(self, run: Callable[[], Result], at_most: int = 1, world: World | None = None) -> list[Result]:
         """Undisturbed runs, at once: within ``at_most`` of them one ends complete, whatever was left to it.

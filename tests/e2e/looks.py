@@ -102,7 +102,7 @@ class Looks:
         secret = _secret(app, text)
         if any(takes) and (secret is None or secret.removed_by is None):
             before.cause = ""
-            self._look_for_early(record, app, before, takes, when, entry)
+            self._look_for_early(app, before, takes, when, entry)
         elif not before.cause:
             before.dead_since = at
             before.cause = self._cause(record, secret, before, entry)
@@ -123,20 +123,22 @@ class Looks:
         return PEOPLE if shown.by_people else PRODUCT
 
     def _look_for_early(
-        self, record: VaultRecord, app: Application, shown: Shown, takes: list[bool], when: str, entry: Entry | None
+        self, app: Application, shown: Shown, takes: list[bool], when: str, entry: Entry | None
     ) -> None:
         """Published by the product, and some replica has not learned of it: the former must go on working there."""
-        if all(takes) or shown.by_people or entry is None or entry.service == "outside":
+        if all(takes) or shown.by_people or entry is None or entry.op not in ("update_secret", "removePassword"):
             return
-        former = self.world.sandbox.directory.takes(app.client_id, shown.former) if shown.former else []
-        secret = _secret(app, shown.former)
-        alone = secret is not None and secret.removed_by == "graph"
+        former = _secret(app, shown.former)
+        known = self.world.sandbox.directory.takes(app.client_id, shown.former)
+        neither = [not one and not other for one, other in zip(takes, known)]
         if entry.op == "update_secret" and entry.at == shown.since:
             self.verdict.early += 1
             if self._in_turn:
                 self.verdict.blame("early", f"{when}, {takes.count(False)} replicas do not know what is shown")
-        if alone and self._in_turn and (not former or not all(former)):
-            self.verdict.blame("early", f"{when}, {takes.count(False)} replicas know neither secret")
+        elif entry.op == "removePassword" and former is not None and former.key_id in entry.detail and any(neither):
+            self.verdict.gaps += 1
+            if self._in_turn:
+                self.verdict.blame("early", f"{when}, {neither.count(True)} replicas know neither secret")
 
     # -- what the run could know
 

@@ -137,8 +137,14 @@ class Case:
     shape: Shape | None = None
     #: The record's tuning fields for the script, options for the module.
     policy: dict[str, Any] = field(default_factory=dict)
+    #: How long the old secrets stay once they are superseded; None for the default. The clean run does not wait.
+    retire_after: str | None = "0"
     #: Not all of the faults need to be met: how far the run comes depends on earlier ones.
     some: bool = False
+    #: The replicas answer in turn, so that the sign-ins of a proof meet them all.
+    in_turn: bool = False
+    #: Within so many clean runs, one right after the other, one ends complete: two where a lag is still on.
+    clean_runs: int = 1
 
     @property
     def group(self) -> str:
@@ -154,21 +160,24 @@ class Case:
         """Run the case and judge it; ``script`` takes the place of the script form's file."""
         arguments: list[str] = []
         options: dict[str, Any] = dict(self.policy)
-        fields: dict[str, str] = {}
+        fields: dict[str, str | None] = {}
         if self.form == "script":
             arguments, options = ["--debug"], {} if script is None else {"script": script}
             fields = {key: str(value) for key, value in self.policy.items()}
+        fields["retire_after"] = self.retire_after
         with make_world(**fields) as world:
             world.app.add_secret("second", days=100)
             if self.shape:
                 self.shape(world)
-            judge = Judge(world, self.name, group=self.group)
+            judge = Judge(world, self.name, in_turn=self.in_turn, group=self.group)
             plan = world.sandbox.faults
             faults = [plan.add(fault) for fault in self.faults()]
             judge.disturbed(lambda: FORMS[self.form](world, *arguments, **options))
             judge.reached((any if self.some else all)(fault in plan.fired for fault in faults) or not faults)
             judge.settle([fault for fault in plan.fired if fault.kind == "delay"])
-            judge.recovery(lambda: FORMS[self.form](world, *arguments, **options))
+            world.record.edit("retire_after", "0")
+            judge.accept()
+            judge.recovery(lambda: FORMS[self.form](world, *arguments, **options), self.clean_runs)
             return judge.verdict
 
 

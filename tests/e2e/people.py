@@ -262,6 +262,8 @@ class Encounter(Case):
 
     person: Person = PEOPLE_AT_WORK[0]
     number: int = 0
+    #: In place of the step with that number.
+    step: Step | None = None
 
     def run(self, script: Path | None = None) -> Verdict:
         """Run the case and judge it; ``script`` takes the place of the script form's file."""
@@ -269,7 +271,8 @@ class Encounter(Case):
         options: dict[str, Any] = dict(POLICY) if module else {}
         if script is not None:
             options["script"] = script
-        fields = {} if module else {key: str(value) for key, value in POLICY.items()}
+        fields: dict[str, str | None] = {} if module else {key: str(value) for key, value in POLICY.items()}
+        fields["retire_after"] = self.retire_after
         with make_world(**fields) as world:
             world.app.add_secret("second", days=100)
             other = world.sandbox.directory.add_application("other", owners=[world.admin.client_id])
@@ -282,7 +285,7 @@ class Encounter(Case):
                 with judge.people(self.person.another_run):
                     self.person.act(scene)
 
-            held = Held(world, STEPS[self.number], act, lambda op: scene.during(op))
+            held = Held(world, self.step or STEPS[self.number], act, lambda op: scene.during(op))
             result = judge.disturbed(lambda: FORMS[self.form](world, **options))
             judge.reached(held.happened)
             if held.failure is not None:
@@ -290,6 +293,8 @@ class Encounter(Case):
             if result is not None and held.happened:
                 self._judge_end(scene, result)
             judge.settle([])
+            world.record.edit("retire_after", "0")
+            judge.accept()
             self._mend(scene, lambda: FORMS[self.form](world, **options))
             return judge.verdict
 

@@ -76,9 +76,10 @@ def _wrong(results: list[dict[str, Any]]) -> str:
 
 def _of_class(name: str, results: list[dict[str, Any]]) -> str:
     red = [one for one in results if one["problems"]]
-    early, exempt = (sum(one[what] for one in results) for what in ("early", "exempt"))
+    early, gaps, exempt = (sum(one[what] for one in results) for what in ("early", "gaps", "exempt"))
     more = f" ({_wrong(red)})" if red else ""
     shown = f", {early} shown before every replica knew them" if early else ""
+    shown += f", {gaps} of these after their predecessors were gone" if gaps else ""
     known = f", {exempt} that no run can know" if exempt else ""
     return f"- {name}: {len(results)} cases, {len(red)} red{more}{shown}{known}."
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness import FORMS, World
+from lags import lag_cases
 from matrix import HOLD, PLACES, Case, Faults, Shape
 from people import encounters
 
@@ -259,3 +260,4 @@ def scenarios() -> Iterator[Case]:
     yield from _described(SLOW, _SLOW)
     yield from two_disturbances()
     yield from encounters()
+    yield from lag_cases()
