@@ -45,9 +45,10 @@ class Replica:
 class Credential:
     """A client secret. `start` and `end` are aware datetimes; the other moments are in seconds since the host's epoch.
 
-    `fraction_digits` is how many digits of a second the directory writes for it: 7 as a rule, 0 to 7 here. `skew` is by
-    how many seconds the clock that gave its start was ahead of the directory's. Not `lags`: every replica knew it at
-    once. `removed_by` is None while it is there, then who took it away: "graph" (a request) or "outside" (people).
+    `fraction_digits` is how many digits of a second the directory writes for it: 7 as a rule, 0 to 7 here; `ticks` are
+    the seventh ones of start and end. `skew` is by how many seconds the clock that gave its start was ahead of the
+    directory's. Not `lags`: every replica knew it at once. `removed_by` is None while it is there, then who took it
+    away: "graph" (a request) or "outside" (people).
     """
 
     text: str
@@ -56,6 +57,7 @@ class Credential:
     start: datetime
     end: datetime
     fraction_digits: int = 7
+    ticks: tuple[int, int] = (1, 1)
     created_at: float = 0.0
     visible_after: float = 0.0
     usable_at: float = 0.0
@@ -142,6 +144,7 @@ class Application:
         with self.directory.lock:
             credential = self.directory.create(self, display_name, since, until)
             credential.text, credential.fraction_digits = text or credential.text, fraction_digits
+            credential.ticks = (1, 1) if since.microsecond else (0, 0)
             if not lags:
                 credential.lags, credential.visible_after, credential.usable_at = False, 0.0, 0.0
             with self.directory.outside("add_secret", f"{self.object_id} key {credential.key_id}"):

@@ -60,6 +60,8 @@ class Directory:
         self.policy_id = new_guid()
         self.policy_max_days: int | None = None
         self.policy_blocks_passwords = False
+        # Older tenants let Application.ReadWrite.OwnedBy read what is owned, and list nothing.
+        self.owned_by_reads_all = True
         self.token_lifetime = 3599
         # The HTTP status of an AADSTS error by its number, where the sources do not agree (7000112: 400 or 401).
         self.sign_in_status: dict[int, int] = {}
@@ -171,10 +173,9 @@ class Directory:
             display_name,
             start,
             end,
-            7,
-            moment,
-            self.visible_after,
-            moment + self.usable_after,
+            created_at=moment,
+            visible_after=self.visible_after,
+            usable_at=moment + self.usable_after,
             skew=skew,
         )
         application.credentials.append(credential)

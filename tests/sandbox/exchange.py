@@ -33,7 +33,8 @@ class Request:
 class Response:
     """An answer. `changed` says that a store differs from before; `detail` goes to the log, so it holds no secret.
 
-    Each of `cookies` becomes a Set-Cookie header.
+    Each of `cookies` becomes a Set-Cookie header. A `streamed` body goes out in chunks, gzip'ed where the client takes
+    that.
     """
 
     status: int
@@ -42,6 +43,7 @@ class Response:
     changed: bool = False
     detail: str = ""
     cookies: Sequence[str] = ()
+    streamed: bool = False
 
     @classmethod
     def of(cls, status: int, body: Body = None, headers: Mapping[str, str] | None = None, **rest: Any) -> Response:
