@@ -75,6 +75,12 @@ class World:
         named = {"application_object_id": getattr(self.app, by), "retire_after": "0", **shown, **fields}
         return vault.pam_user(title, folder=vault.folder_uid, **named)
 
+    def publish(self, record: VaultRecord, secret: Credential) -> None:
+        """Let the record show this secret, as if it had done so for long."""
+        with self.sandbox.state.lock:
+            for label, value in _shown(secret).items():
+                record.edit(label, value)
+
     def add_marked(self, record: VaultRecord | str, hours: float = 24.0) -> Credential:
         """Give the application a secret as a rotation of that record would have made it so many hours ago."""
         uid = record if isinstance(record, str) else record.uid
@@ -96,6 +102,10 @@ class World:
         held = [one.text for app in (self.app, self.admin) for one in app.live_secrets()]
         config = self.sandbox.client_config()
         return [*held, self.old.text, self.admin_secret.text, config["privateKey"], config["appKey"]]
+
+    def sign_ins(self) -> int:
+        """Return how often a secret of the application has been tried, whatever the answer."""
+        return sum(entry.op == "token" and self.app.client_id in entry.detail for entry in self.sandbox.log)
 
     def operations(self) -> list[str]:
         """Return the names of the requests that were served."""

@@ -51,8 +51,8 @@ class Verdict:
     """How a case went. ``problems`` is empty when all was as it must be.
 
     ``group`` is its class. ``early`` counts the secrets that were shown before every replica had learned of them,
-    ``gaps`` those whose predecessor was removed before that, ``exempt`` the dead ones in records that the run could not know of, or that people made dead when the run had looked
-    for the last time.
+    ``gaps`` those whose predecessors were removed before that, ``exempt`` the dead ones in records that the run could
+    not know of, or that people made dead when the run had looked for the last time.
     """
 
     name: str

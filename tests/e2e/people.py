@@ -9,6 +9,8 @@ A request is held before it takes effect, the person acts, and the run goes on.
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -90,6 +92,33 @@ class Held:
             self.failure = failure
         self._acting, self.happened = False, True
         return 0.0
+
+
+class Stop(Held):
+    """Stops the run under way once its request that `step` names is served; `meanwhile` happens, then it goes on.
+
+    `run` it with `watch=stop.see`, so that the process is known.
+    """
+
+    def __init__(self, world: World, step: Step, meanwhile: Callable[[], Any]) -> None:
+        super().__init__(world, step, self._stop)
+        self._meanwhile, self._pid = meanwhile, 0
+
+    def see(self, pid: int) -> None:
+        """Take note of the process of the run."""
+        self._pid = pid
+
+    def _stop(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+        threading.Thread(target=self._go_on, daemon=True).start()
+
+    def _go_on(self) -> None:
+        try:
+            self._meanwhile()
+        except BaseException as failure:
+            self.failure = failure
+        finally:
+            os.kill(self._pid, signal.SIGCONT)
 
 
 @dataclass
