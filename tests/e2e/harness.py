@@ -160,6 +160,10 @@ class Result:
         """Return everything that it has written."""
         return self.stdout + self.stderr
 
+    def words(self) -> str:
+        """Return what it has said to people: the verdict, and its steps."""
+        return "\n".join([self.message, self.stderr, *(self.output.get("steps") or [])])
+
     def kept(self) -> dict[str, str]:
         """Return why each secret that it has kept stays, by key id."""
         return {item["key_id"]: item["reason"] for item in self.output.get("kept") or []}
