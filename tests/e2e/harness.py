@@ -88,8 +88,10 @@ class World:
         return self.app.add_secret(f"keeper/{uid}/{uuid.uuid4().hex}", start=start)
 
     def agrees(self) -> bool:
-        """Whether Entra holds exactly one secret, and it is the one that the vault shows."""
-        live = [(one.key_id, one.text) for one in self.app.live_secrets()]
+        """Whether Entra holds exactly one secret beside those that other records show, and the vault shows that one."""
+        records = [one for one in self.sandbox.vault.records.values() if one.uid != self.record.uid]
+        elsewhere = {one.value("client_secret") for one in records}
+        live = [(one.key_id, one.text) for one in self.app.live_secrets() if one.text not in elsewhere]
         return live == [(self.record.value("client_secret_id"), self.record.value("client_secret"))]
 
     def untouched(self) -> bool:

@@ -18,6 +18,7 @@ from sandbox.directory import Replica
 
 SIGN_IN = "sign-in replicas"
 LISTS = "Graph replicas"
+RECORDS = "several records"
 WAIT = "the default wait"
 
 
@@ -43,6 +44,28 @@ def _graph(*learn: float, forget: bool = True, application: float = 0.0, clocks:
         world.app.written_at = 0.0  # what is there has been there for long
 
     return shape
+
+
+def in_turn(*learn: float) -> Shape:
+    """As many replicas of either service, which are met in turn; Graph's are no slower."""
+
+    def shape(world: World) -> None:
+        _sign_in(*learn)(world)
+        _graph(*(0.0 for _replica in learn))(world)
+
+    return shape
+
+
+def another_record(by: str = "object_id", shape: Shape | None = None) -> Shape:
+    """Another record that names the application by this, and shows a secret that a rotation has made for it."""
+
+    def put(world: World) -> None:
+        other = world.add_record("billing-batch", None, by)
+        world.publish(other, world.add_marked(other, hours=48))
+        if shape:
+            shape(world)
+
+    return put
 
 
 def _token(nth: int, **more: Any) -> Faults:
@@ -96,6 +119,20 @@ _LISTS: dict[str, tuple[Shape, Faults, dict[str, Any]]] = {
         {},
     ),
 }
+_RECORDS: dict[str, tuple[Shape, Faults]] = {
+    "another names it by its object id": (another_record(), list),
+    "another names it by its client id": (another_record("client_id"), list),
+    "another, and replicas in turn": (another_record(shape=in_turn(0, 2, 4)), list),
+    "another, SIGKILL once it is made": (
+        another_record(),
+        lambda: [Fault("addPassword", moment="after", kind="kill", signal=9)],
+    ),
+    "another, SIGKILL once it is saved": (
+        another_record(),
+        lambda: [Fault("update_secret", moment="after", kind="kill", signal=9)],
+    ),
+    "another, SIGTERM at the removal": (another_record(), lambda: [Fault("removePassword", kind="kill", seconds=HOLD)]),
+}
 #: The sign-ins of the wait are the ones after the proof.
 _IN_THE_WAIT = Step(Place("token (wait 2)", "entra", "token", 6))
 _WAITS: dict[str, tuple[Shape | None, Faults, dict[str, Any]]] = {
@@ -132,6 +169,8 @@ def lag_cases() -> Iterator[Case]:
         yield from _in_forms(turn, row, SIGN_IN, list, shape=shape, **more)
     for turn, (row, (shape, faults, more)) in enumerate(_LISTS.items()):
         yield from _in_forms(turn, row, LISTS, faults, shape=shape, clean_runs=2, **more)
+    for turn, (row, (shape, faults)) in enumerate(_RECORDS.items()):
+        yield from _in_forms(turn, row, RECORDS, faults, shape=shape)
     for turn, (row, (maybe, faults, more)) in enumerate(_WAITS.items()):
         form = sorted(FORMS)[turn % len(FORMS)]
         yield Case(form, row, WAIT, faults, shape=maybe, retire_after=None, clean_runs=2, **more)

@@ -236,6 +236,9 @@ def main() -> int:
             print("      " + problem)
         if verdict.red or len(found) == 1:
             print("      | " + verdict.said.strip().replace("\n", "\n      | "))
+    from report import summary, to_plain
+
+    print("\n".join(summary(map(to_plain, verdicts))))
     return sum(verdict.red for verdict in verdicts)
 
 

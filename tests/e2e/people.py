@@ -275,6 +275,15 @@ PEOPLE_AT_WORK = (
 )
 
 
+#: For those who do both: what was taken away may not be put back into a record that somebody else has written.
+REPLACES_IT = Person(
+    "removes the new one and types in another",
+    lambda scene: (_remove(scene, scene.new), scene.type_in()),
+    lambda number: {"incomplete"},
+    since=MADE,
+)
+
+
 def _add(scene: Scene) -> None:
     scene.added = scene.world.app.add_secret("made in the portal")
 
@@ -304,6 +313,8 @@ class Encounter(Case):
         fields["retire_after"] = self.retire_after
         with make_world(**fields) as world:
             world.app.add_secret("second", days=100)
+            if self.shape:
+                self.shape(world)
             other = world.sandbox.directory.add_application("other", owners=[world.admin.client_id])
             theirs = other.add_secret("of the other")
             judge = Judge(world, self.name, group=self.group)

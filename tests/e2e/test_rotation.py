@@ -308,6 +308,29 @@ class TestScript:
         assert run.returncode == 0
         assert world.agrees()
 
+    def test_the_gateway_has_staged_a_password_of_its_own_and_what_the_script_saves_wins(self, world: World) -> None:
+        judge = Judge(world, "staged")
+        password = world.record.value("password")
+        with world.sandbox.gateway.staging(world.record.uid, "ours wins"):
+            result = run_script(world)
+        assert result.status == "rotated", result.said()
+        assert world.agrees()
+        assert world.record.value("password") == password
+        assert not judge.verdict.problems, judge.verdict.problems
+
+    def test_where_what_the_gateway_has_staged_wins_the_previous_secret_saves_the_day(self) -> None:
+        with make_world(keep_previous="1") as world:
+            judge = Judge(world, "staged")
+            with world.sandbox.gateway.staging(world.record.uid, "staged wins"):
+                assert run_script(world).status == "rotated"
+            assert world.shows() == world.old.key_id
+            assert world.published()
+            result = run_script(world)
+            assert result.status == "rotated", result.said()
+            assert world.live() == {world.old.key_id, world.shows()}
+            assert world.shows() != world.old.key_id
+            assert not judge.verdict.problems, judge.verdict.problems
+
     def test_tuning_fields_of_the_record(self) -> None:
         with make_world(lifetime_days=" 90 ", verify_timeout="60") as world:
             assert run_script(world).returncode == 0
