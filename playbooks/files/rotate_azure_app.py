@@ -1467,6 +1467,10 @@ class Graph:
         self._log = log
         self._token: Secret | None = None
 
+    def connect(self) -> None:
+        """Fetch the first token. Raises Refused, BadInput."""
+        self._token = self._sign_in()
+
     def find(self, identifier: str, client_id_first: bool = False) -> Application:
         """Return the application with that object id or client id.
 
@@ -3308,6 +3312,124 @@ def ended(problem: RotationError, facts: dict[str, Any], log: Log) -> Outcome:
     return Outcome(problem.status, problem.exit_status, text, changed, facts)
 
 
+# ---- rotation.plan --------------------------------------------------------------------------------------------------
+# What is to be done to an application, and why. Pure decisions: nothing here reads a clock, a vault or a network.
+
+
+ROTATE, KEEP = "rotate", "keep"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done: ``end`` is that of a new secret, ``outlook`` what becomes of the others."""
+
+    action: str
+    reason: str
+    end: datetime
+    outlook: Sorted
+
+
+def plan(known: Situation) -> Plan:
+    """Say what is to be done, and why. Raises Refused for what would fail, before anything changes."""
+    policy, application, published = known.policy, known.application, known.published
+    if not published.editable:
+        raise read_only(published.record_uid)
+    if application.two_secrets and (policy.keep_previous > 1 or policy.retire == "none"):
+        which = "retire none" if policy.retire == "none" else f"keep_previous {policy.keep_previous}"
+        raise Refused(
+            f"{application.display_name} can never be rotated with {which}",
+            "applications that are open to personal Microsoft accounts hold two secrets at the most",
+            "set keep_previous to 0 or 1, and retire to all or managed",
+        )
+    end = after(known.now, policy.lifetime_days)
+    reason = _reason_to_rotate(known)
+    if reason:
+        return Plan(ROTATE, reason, end, sort_out(known, application.credentials))
+    return Plan(KEEP, _valid(known), end, sort_out(replace(known, new=known.shown), application.credentials))
+
+
+def read_only(uid: str) -> Refused:
+    """Return the refusal of a record that this KSM application may not edit."""
+    return Refused(
+        f"the record {uid} is read-only for this KSM application",
+        "no secret was made, as it could not be stored",
+        "share the record's folder with the application with edit permission",
+    )
+
+
+def _valid(known: Situation) -> str:
+    shown = known.shown
+    return f"the secret {shown.key_id} is valid until {shown.end_text}" if shown else ""
+
+
+def _reason_to_rotate(known: Situation) -> str:
+    policy, published, current = known.policy, known.published, known.shown
+    if policy.rotate == "always":
+        return "every run rotates"
+    if not published.hint or guid(published.key_id) is None:
+        return "the record holds no secret yet"
+    if current is None:
+        return f"the application has no secret {published.key_id}, which the record names"
+    if current.hint and current.hint != published.hint:
+        return f"the record's secret is not the one it names, {published.key_id}"
+    if current.end is None or current.end - known.now < timedelta(days=policy.min_days_left):
+        return f"the secret {published.key_id} expires {current.end_text or 'at an unknown time'}"
+    return ""
+
+
+def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, datetime | None]:
+    """Return which secret makes room for a new one on an application that holds as many as it may, and the time until
+    which to wait for it (None: not at all).
+
+    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. What
+    only this run supersedes is due ``retire_after`` after ``known.published_at``, which is the run's begin here.
+    Raises Refused, naming the secrets and the way out.
+    """
+    outlook = sort_out(known, listed)
+    if outlook.left_overs:
+        return outlook.left_overs[0], None
+    ended = [item for item in listed if known.expired(item)]
+    if ended:
+        return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
+    shown = known.shown
+    old = [one for one in outlook.old if shown is not None and one.credential.key_id != shown.key_id]
+    first = min(old, key=lambda one: one.due or known.now, default=None)
+    if first is not None and first.due:
+        if first.due <= known.now:
+            return first, None
+        if first.due <= known.now + timedelta(seconds=SOON):
+            return first, first.due
+    # What only this run supersedes has no time that comes nearer from run to run.
+    lasting = first is not None and is_superseded(first.credential, known)
+    raise no_room(known, listed, first.due if first and lasting else None)
+
+
+def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
+    """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
+    outlook = sort_out(known, listed)
+    reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
+    later = [one.credential.key_id for one in outlook.old if not is_superseded(one.credential, known)]
+    reasons.update(dict.fromkeys(later, "nothing has superseded it yet"))
+    if known.shown is not None:
+        reasons[known.shown.key_id] = "the record shows it"
+    words = []
+    for item in listed:
+        made = f"{item.display_name!r}, " if item.display_name else ""
+        words.append(f"{item.key_id} ({made}{reasons.get(item.key_id, 'it is old')})")
+    if fits:
+        todo = f"run it again after {format_time(fits)}, or lower retire_after"
+    elif known.shown is None:
+        todo = (
+            "enter the one that is in use into the record (client_secret and client_secret_id), or remove one of them "
+            "in Entra"
+        )
+    else:
+        todo = "remove the one that is not in use in Entra"
+    why = f"it holds as many as it may: {', '.join(words) or 'Graph does not list them yet'}"
+    why += f"; a new one fits from {format_time(fits)} on" if fits else ""
+    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo, full=True)
+
+
 # ---- rotation.subject -----------------------------------------------------------------------------------------------
 # What one run is about: record, admin identity and application, as they were found when it began.
 
@@ -3607,115 +3729,6 @@ def _unless_busy(call: Callable[[], bool]) -> bool | None:
         if problem.certain:
             raise
         return None
-
-
-# ---- rotation.plan --------------------------------------------------------------------------------------------------
-# What is to be done to an application, and why. Pure decisions: nothing here reads a clock, a vault or a network.
-
-
-ROTATE, KEEP = "rotate", "keep"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What would be done: ``end`` is that of a new secret, ``outlook`` what becomes of the others."""
-
-    action: str
-    reason: str
-    end: datetime
-    outlook: Sorted
-
-
-def plan(known: Situation) -> Plan:
-    """Say what is to be done, and why. Raises Refused for what would fail, before anything changes."""
-    policy, application, published = known.policy, known.application, known.published
-    if not published.editable:
-        raise Refused(
-            f"the record {published.record_uid} is read-only for this KSM application",
-            "no secret was made, as it could not be stored",
-            "share the record's folder with the application with edit permission",
-        )
-    if application.two_secrets and (policy.keep_previous > 1 or policy.retire == "none"):
-        which = "retire none" if policy.retire == "none" else f"keep_previous {policy.keep_previous}"
-        raise Refused(
-            f"{application.display_name} can never be rotated with {which}",
-            "applications that are open to personal Microsoft accounts hold two secrets at the most",
-            "set keep_previous to 0 or 1, and retire to all or managed",
-        )
-    end = after(known.now, policy.lifetime_days)
-    reason = _reason_to_rotate(known)
-    if reason:
-        return Plan(ROTATE, reason, end, sort_out(known, application.credentials))
-    return Plan(KEEP, _valid(known), end, sort_out(replace(known, new=known.shown), application.credentials))
-
-
-def _valid(known: Situation) -> str:
-    shown = known.shown
-    return f"the secret {shown.key_id} is valid until {shown.end_text}" if shown else ""
-
-
-def _reason_to_rotate(known: Situation) -> str:
-    policy, published, current = known.policy, known.published, known.shown
-    if policy.rotate == "always":
-        return "every run rotates"
-    if not published.hint or guid(published.key_id) is None:
-        return "the record holds no secret yet"
-    if current is None:
-        return f"the application has no secret {published.key_id}, which the record names"
-    if current.hint and current.hint != published.hint:
-        return f"the record's secret is not the one it names, {published.key_id}"
-    if current.end is None or current.end - known.now < timedelta(days=policy.min_days_left):
-        return f"the secret {published.key_id} expires {current.end_text or 'at an unknown time'}"
-    return ""
-
-
-def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, datetime | None]:
-    """Return which secret makes room for a new one on an application that holds as many as it may, and the time until
-    which to wait for it (None: not at all).
-
-    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. Raises
-    Refused, naming the secrets and the way out.
-    """
-    outlook = sort_out(known, listed)
-    if outlook.left_overs:
-        return outlook.left_overs[0], None
-    ended = [item for item in listed if known.expired(item)]
-    if ended:
-        return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
-    old = [one for one in outlook.old if is_superseded(one.credential, known)]
-    first = min(old, key=lambda one: one.due or known.now, default=None)
-    if first is not None and first.due:
-        if first.due <= known.now:
-            return first, None
-        if first.due <= known.now + timedelta(seconds=SOON):
-            return first, first.due
-    raise no_room(known, listed, first.due if first else None)
-
-
-def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
-    """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
-    outlook = sort_out(known, listed)
-    reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
-    later = [one.credential.key_id for one in outlook.old if not is_superseded(one.credential, known)]
-    reasons.update(dict.fromkeys(later, "nothing has superseded it yet"))
-    if known.shown is not None:
-        reasons[known.shown.key_id] = "the record shows it"
-    words = []
-    for item in listed:
-        made = f"{item.display_name!r}, " if item.display_name else ""
-        words.append(f"{item.key_id} ({made}{reasons.get(item.key_id, 'it is old')})")
-    if fits:
-        todo = f"run it again after {format_time(fits)}, or lower retire_after"
-    elif known.shown is None:
-        todo = (
-            "enter the one that is in use into the record (client_secret and client_secret_id), or remove one of them "
-            "in Entra"
-        )
-    else:
-        todo = "remove the one that is not in use in Entra"
-    why = f"it holds as many as it may: {', '.join(words) or 'Graph does not list them yet'}"
-    why += f"; a new one fits from {format_time(fits)} on" if fits else ""
-    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo)
 
 
 # ---- rotation.retiring ----------------------------------------------------------------------------------------------
@@ -4294,7 +4307,7 @@ class Rotation:
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
-            known=self._subject.known,
+            known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
             budget=self._budget,
             log=self._log,
         )
@@ -4581,12 +4594,15 @@ def _why(failure: BaseException) -> str:
 # A look at everything that a rotation needs, without changing anything.
 
 
-OK, WARNING, FAILURE = "ok", "warning", "failure"
+OK, WARNING, FAILURE, SKIPPED = "ok", "warning", "failure", "skipped"
 PACKAGES = ("requests", "msal", "keeper-secrets-manager-core")
 # Entra accepts no more than five minutes; a minute is what a host that keeps time is far below.
 LARGEST_SKEW = 60.0
+# So many days before the admin application's own secret ends it is time to renew it.
+_RENEW_DAYS = 30
 _ALL = {"Application.ReadWrite.All", "Directory.ReadWrite.All"}
 _OWNED = "Application.ReadWrite.OwnedBy"
+_NOT_LOOKED_AT = "whether a policy of the tenant allows a secret of this lifetime shows only when one is made"
 
 
 @dataclass(frozen=True)
@@ -4600,29 +4616,67 @@ class Check:
 
 
 class Doctor:
-    """Looks at one thing after the other; a look that needs what an earlier one did not find is left out."""
+    """Looks at one thing after the other. What fails fails under its own name, and ends only the looks that need it."""
 
-    def __init__(self, budget: Budget, log: Log) -> None:
-        self._budget, self._log = budget, log
+    def __init__(self, prepare: Callable[[], Task], http: Http, budget: Budget, log: Log) -> None:
+        self._prepare, self._http, self._budget, self._log = prepare, http, budget, log
         self.checks: list[Check] = []
         self._facts: dict[str, Any] = {}
         self._exit_status = 0
+        self._task: Task
+        self._identity: Identity
+        self._entra: Entra
+        self._graph: Graph
+        self._application: Application
 
-    def examine(self, prepare: Callable[[], Task], http: Http) -> Outcome:
-        """Check everything for the task that ``prepare`` reads. It raises none of RotationError."""
+    def examine(self) -> None:
+        """Check everything, but for what a rotation would do. It raises none of RotationError."""
         self._add("packages", OK, f"Python {platform.python_version()}, {packages()} ({sys.executable})")
-        try:
-            with self._budget.phase("look at everything", RESOLVE):
-                self._examine(prepare, http)
-        except RotationError as problem:
-            self._exit_status = self._exit_status or problem.exit_status
-            self._add(
-                "rotation",
-                FAILURE,
-                problem.what + (f": {problem.why}" if problem.why else ""),
-                problem.todo or "remove the cause",
-            )
-        return self.outcome()
+        looks: tuple[tuple[str, tuple[str, ...], Callable[[], None]], ...] = (
+            ("Keeper", (), self._keeper),
+            ("record", ("Keeper",), self._fields),
+            ("edit right", ("Keeper",), self._edit_right),
+            ("admin", ("Keeper",), self._admin),
+            ("application", ("record", "admin"), self._find),
+            ("permission", ("application",), self._permission),
+            ("clock", ("application",), self._clock),
+            ("admin secret", ("application",), self._admin_secret),
+            ("current secret", ("application",), self._current),
+            ("retire_after", ("application",), self._retire_after),
+            ("other records", ("application",), self._others),
+        )
+        failed: set[str] = set()
+        with self._budget.phase("look at everything", RESOLVE):
+            for name, needs, look in looks:
+                missing = [need for need in needs if need in failed]
+                if missing:
+                    failed.add(name)
+                    self._add(name, SKIPPED, f"not looked at, as it needs: {', '.join(missing)}")
+                    continue
+                try:
+                    look()
+                except RotationError as problem:
+                    failed.add(name)
+                    self._fail(name, problem)
+
+    def foresee(self, planned: Outcome) -> None:
+        """Say what a rotation would find and leave, as ``planned`` has it."""
+        if planned.exit_status:
+            self._exit_status = self._exit_status or planned.exit_status
+            self._add("room" if planned.facts.get("full") else "rotation", FAILURE, planned.message)
+            return
+        kept = [f"{one['key_id']} ({one['reason']})" for one in planned.facts.get("kept", [])]
+        self._add("room", OK, "there is room for a new secret, or it can be made")
+        self._add("old secrets", OK, "all of them go" if not kept else "these stay: " + ", ".join(kept))
+        for key_id in planned.facts.get("unlisted", []):
+            text = f"the record names {key_id}, which the application does not list"
+            self._add("named secret", WARNING, text, "see whether the record names the right application")
+        self._add("not looked at", OK, _NOT_LOOKED_AT)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something stands in the way of a rotation."""
+        return bool(self._exit_status)
 
     def facts(self) -> dict[str, Any]:
         """Return the checks as JSON data."""
@@ -4630,67 +4684,105 @@ class Doctor:
 
     def outcome(self) -> Outcome:
         """Return what all looks together say."""
-        first = next((check for check in self.checks if check.level == FAILURE), None)
-        counts = {level: sum(check.level == level for check in self.checks) for level in (OK, WARNING, FAILURE)}
-        status = {0: "unchanged", BadInput.exit_status: "bad_input", Refused.exit_status: "refused"}[self._exit_status]
-        count = ", ".join(f"{number} {level}" for level, number in counts.items())
-        what = f"{first.name}: {first.text}" if first else "everything that a rotation needs is there"
-        why = f"checked, nothing was changed: {count}"
-        text = verdict(status, self._facts, what, why, first.todo if first else "")
+        failures = [check for check in self.checks if check.level == FAILURE]
+        counts = {name: sum(check.level == name for check in self.checks) for name in (OK, WARNING, FAILURE, SKIPPED)}
+        status = {0: "unchanged", BadInput.exit_status: "bad_input"}.get(self._exit_status, "refused")
+        what = "; ".join(f"{check.name}: {check.text}" for check in failures)
+        why = "checked, nothing was changed: " + ", ".join(f"{number} {name}" for name, number in counts.items())
+        todo = next((check.todo for check in failures if check.todo), "")
+        text = verdict(status, self._facts, what or "everything that a rotation needs is there", why, todo)
         return Outcome(status, self._exit_status, text, False, self.facts())
-
-    def foresee(self, planned: Outcome) -> None:
-        """Say what a rotation would find and leave."""
-        kept = [f"{one['key_id']} ({one['reason']})" for one in planned.facts.get("kept", [])]
-        self._add("room", OK, "there is room for a new secret, or it can be made")
-        self._add("old secrets", OK, "all of them go" if not kept else "these stay: " + ", ".join(kept))
-        for key_id in planned.facts.get("unlisted", []):
-            text = f"the record names {key_id}, which the application does not list"
-            self._add("named secret", WARNING, text, "see whether the record names the right application")
 
     def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
         check = Check(name, level, text, todo)
         self.checks.append(check)
         self._log.say(f"{level}: {name}: {text}" + (f". Next: {todo}" if todo else ""))
 
-    def _examine(self, prepare: Callable[[], Task], http: Http) -> None:
-        task = prepare()
-        record = task.record
-        self._facts.update(record=record.uid, title=record.title)
+    def _fail(self, name: str, problem: RotationError) -> None:
+        self._exit_status = self._exit_status or problem.exit_status
+        text = problem.what + (f": {problem.why}" if problem.why else "")
+        self._add(name, FAILURE, text, problem.todo or "remove the cause")
+
+    # -- the looks, in the order in which they need each other
+
+    def _keeper(self) -> None:
+        self._task = self._prepare()
+        self._facts.update(record=self._task.record.uid, title=self._task.record.title)
         self._add("Keeper", OK, "the configuration is usable, the vault was read over trusted TLS")
-        self._fields(task)
-        identity, cloud = choose(task.sources)
-        entra = Entra(http, cloud, identity.tenant_id, self._budget, self._log)
-        graph = Graph(http, cloud.graph, identity.client_id, lambda: entra.token(identity), self._log)
-        identifier = task.application or record.value(FIELD_APPLICATION)
-        application = graph.find(identifier)
+
+    def _fields(self) -> None:
+        record = self._task.record
+        check_fields(record, bool(self._task.application))
+        missing = [name for name in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES) if not record.has(name)]
+        note = f"; {', '.join(missing)} will be created" if missing else ""
+        if record.shows(FIELD_SECRET):
+            note += f"; {FIELD_SECRET} is no Hidden field, everybody who opens the record sees it"
+        if record.type != "pamUser":
+            note += f"; it is of type {record.type}, which the Gateway does not rotate"
+        self._add("record", WARNING if note else OK, f"{record.title!r} ({record.uid}) has usable fields{note}")
+
+    def _edit_right(self) -> None:
+        if not self._task.record.editable:
+            raise read_only(self._task.record.uid)
+        self._add("edit right", OK, "the record may be edited")
+
+    def _admin(self) -> None:
+        self._identity, cloud = choose(self._task.sources)
+        identity = self._identity
+        self._entra = Entra(self._http, cloud, identity.tenant_id, self._budget, self._log)
+        self._graph = Graph(self._http, cloud.graph, identity.client_id, self._sign_in, self._log)
+        self._graph.connect()
         text = f"{identity.client_id} from {identity.source} signs in at {cloud.authority} ({identity.why})"
         self._add("admin", OK, text)
-        text = f"{application.display_name}, object id {application.object_id}, client id {application.client_id}"
-        self._add("application", OK, f"{text}, {len(application.credentials)} secret(s)")
-        self._permission(graph, application)
-        self._clock(application)
-        self._current(entra, application, record.secret(FIELD_SECRET), task.policy.verify)
-        self._policy(task.policy, application)
-        self._others(task.vault, record, application)
 
-    def _policy(self, policy: Policy, application: Application) -> None:
-        seconds = policy.retire_after.total_seconds()
+    def _sign_in(self) -> Secret:
+        return self._entra.token(self._identity)
+
+    def _find(self) -> None:
+        identifier = self._task.application or self._task.record.value(FIELD_APPLICATION)
+        self._application = found = self._graph.find(identifier)
+        text = f"{found.display_name}, object id {found.object_id}, client id {found.client_id}"
+        self._add("application", OK, f"{text}, {len(found.credentials)} secret(s)")
+
+    def _admin_secret(self) -> None:
+        """Tell when the admin application's own secret ends, where its record or Graph tells."""
+        identity = self._identity
+        if identity.secret is None:
+            self._add("admin secret", OK, "the admin application signs in without a secret")
+            return
+        try:
+            own = self._graph.find(identity.client_id, client_id_first=True)
+        except RotationError as problem:
+            self._add("admin secret", OK, f"when it ends is not to be seen: {problem.what}")
+            return
+        hint = identity.secret.reveal()[:3]
+        ends = [item.end for item in own.credentials if item.hint == hint and item.end]
+        if not ends:
+            self._add("admin secret", OK, "when it ends is not to be seen: Graph does not list it")
+            return
+        days = (max(ends) - own.read_at).days
+        level = OK if days > _RENEW_DAYS else WARNING
+        todo = "" if level == OK else f"make a new one, and put it into {identity.source}"
+        self._add("admin secret", level, f"it ends in {days} days", todo)
+
+    def _retire_after(self) -> None:
+        seconds = self._task.policy.retire_after.total_seconds()
         if not seconds:
             text = "it is 0: what still uses the old secret fails at once"
             self._add("retire_after", WARNING, text, "set it to what your applications need to fetch a new secret")
-        elif application.two_secrets and seconds > SOON:
+        elif self._application.two_secrets and seconds > SOON:
             text = "the application holds two secrets at the most: while both are taken it is not rotated"
             self._add("retire_after", WARNING, text, f"let it rotate less often than every {seconds:.0f} s")
         else:
             self._add("retire_after", OK, f"an old secret goes {seconds:.0f} s after it was superseded")
 
-    def _others(self, vault: Vault, record: VaultRecord, application: Application) -> None:
+    def _others(self) -> None:
         """Name every other record that names the application, or shows one of its secrets."""
+        application = self._application
         ids = {application.object_id, application.client_id}
         found = []
-        for other in vault.read([]).values():
-            if other.uid == record.uid:
+        for other in self._task.vault.read([]).values():
+            if other.uid == self._task.record.uid:
                 continue
             view, shown = other.view(), published_in(other)
             names = bool(ids & {guid(view.get("application_object_id")), guid(view.get("application_client_id"))})
@@ -4704,31 +4796,18 @@ class Doctor:
         else:
             self._add("other records", OK, "no other record that is seen names the application or shows its secrets")
 
-    def _fields(self, task: Task) -> None:
-        record = task.record
-        check_fields(record, bool(task.application))
-        missing = [name for name in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES) if not record.has(name)]
-        note = f"; {', '.join(missing)} will be created" if missing else ""
-        if record.shows(FIELD_SECRET):
-            note += f"; {FIELD_SECRET} is no Hidden field, everybody who opens the record sees it"
-        if record.type != "pamUser":
-            note += f"; it is of type {record.type}, which the Gateway does not rotate"
-        self._add("record", WARNING if note else OK, f"{record.title!r} ({record.uid}) has usable fields{note}")
-        if record.editable:
-            self._add("edit right", OK, "the record may be edited")
-
-    def _permission(self, graph: Graph, application: Application) -> None:
-        roles = graph.roles()
-        if roles is None:
-            self._add("permission", WARNING, "the token does not show the permissions", "make sure of " + _OWNED)
+    def _permission(self) -> None:
+        roles = self._graph.roles()
+        if not roles:
+            self._add("permission", WARNING, "the token shows no permissions", "make sure of " + _OWNED)
         elif roles & _ALL:
             self._add("permission", OK, ", ".join(sorted(roles & _ALL)))
         elif _OWNED not in roles:
             self._exit_status = Refused.exit_status
             todo = f"grant {_OWNED} to the admin application and consent to it"
-            self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles)) or 'none'}", todo)
+            self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles))}", todo)
         else:
-            owns = graph.owns(application)
+            owns = self._graph.owns(self._application)
             if owns is False:
                 self._exit_status = Refused.exit_status
                 todo = "make the admin application's service principal an owner of the application"
@@ -4738,17 +4817,18 @@ class Doctor:
             else:
                 self._add("permission", OK, f"{_OWNED}, and it owns the application")
 
-    def _clock(self, application: Application) -> None:
-        skew = abs((application.read_at - datetime.now(timezone.utc)).total_seconds())
+    def _clock(self) -> None:
+        skew = abs((self._application.read_at - datetime.now(timezone.utc)).total_seconds())
         level = OK if skew <= LARGEST_SKEW else WARNING
         todo = "" if level == OK else "let the host keep its time (NTP)"
         self._add("clock", level, f"differs from Graph's by {skew:.0f} s", todo)
 
-    def _current(self, entra: Entra, application: Application, secret: str, verify: bool) -> None:
+    def _current(self) -> None:
+        secret, verify = self._task.record.secret(FIELD_SECRET), self._task.policy.verify
         if not secret:
             self._add("current secret", WARNING, "the record holds none yet")
             return
-        look = entra.sign_in(application.client_id, Secret(secret))
+        look = self._entra.sign_in(self._application.client_id, Secret(secret))
         why = look.why
         if look.answer is Answer.TAKEN:
             self._add("current secret", OK, "the vault's secret signs in")
@@ -4763,15 +4843,16 @@ class Doctor:
 
 def dry_run(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool) -> Outcome:
     """Look at everything, and plan: what stands in the way of a rotation ends it. With ``check`` also say what would be
-    done, and how."""
-    doctor = Doctor(budget, log)
-    outcome = doctor.examine(prepare, http)
-    if not outcome.exit_status:
-        planned = perform(prepare, http, budget, log, check=True)
-        if check or planned.exit_status:
-            planned.facts.update(doctor.facts())
-            return planned
+    done, and how. It raises none of RotationError."""
+    doctor = Doctor(prepare, http, budget, log)
+    doctor.examine()
+    planned = None if doctor.failed else perform(prepare, http, budget, log, check=True)
+    if planned is not None:
         doctor.foresee(planned)
+    if check and planned is not None and not planned.exit_status:
+        planned.facts.update(doctor.facts())
+        outcome = planned
+    else:
         outcome = doctor.outcome()
     log.say(outcome.message)
     return outcome

@@ -32,11 +32,7 @@ def plan(known: Situation) -> Plan:
     """Say what is to be done, and why. Raises Refused for what would fail, before anything changes."""
     policy, application, published = known.policy, known.application, known.published
     if not published.editable:
-        raise Refused(
-            f"the record {published.record_uid} is read-only for this KSM application",
-            "no secret was made, as it could not be stored",
-            "share the record's folder with the application with edit permission",
-        )
+        raise read_only(published.record_uid)
     if application.two_secrets and (policy.keep_previous > 1 or policy.retire == "none"):
         which = "retire none" if policy.retire == "none" else f"keep_previous {policy.keep_previous}"
         raise Refused(
@@ -49,6 +45,15 @@ def plan(known: Situation) -> Plan:
     if reason:
         return Plan(ROTATE, reason, end, sort_out(known, application.credentials))
     return Plan(KEEP, _valid(known), end, sort_out(replace(known, new=known.shown), application.credentials))
+
+
+def read_only(uid: str) -> Refused:
+    """Return the refusal of a record that this KSM application may not edit."""
+    return Refused(
+        f"the record {uid} is read-only for this KSM application",
+        "no secret was made, as it could not be stored",
+        "share the record's folder with the application with edit permission",
+    )
 
 
 def _valid(known: Situation) -> str:
@@ -75,8 +80,9 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
     """Return which secret makes room for a new one on an application that holds as many as it may, and the time until
     which to wait for it (None: not at all).
 
-    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. Raises
-    Refused, naming the secrets and the way out.
+    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. What
+    only this run supersedes is due ``retire_after`` after ``known.published_at``, which is the run's begin here.
+    Raises Refused, naming the secrets and the way out.
     """
     outlook = sort_out(known, listed)
     if outlook.left_overs:
@@ -84,14 +90,17 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
     ended = [item for item in listed if known.expired(item)]
     if ended:
         return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
-    old = [one for one in outlook.old if is_superseded(one.credential, known)]
+    shown = known.shown
+    old = [one for one in outlook.old if shown is not None and one.credential.key_id != shown.key_id]
     first = min(old, key=lambda one: one.due or known.now, default=None)
     if first is not None and first.due:
         if first.due <= known.now:
             return first, None
         if first.due <= known.now + timedelta(seconds=SOON):
             return first, first.due
-    raise no_room(known, listed, first.due if first else None)
+    # What only this run supersedes has no time that comes nearer from run to run.
+    lasting = first is not None and is_superseded(first.credential, known)
+    raise no_room(known, listed, first.due if first and lasting else None)
 
 
 def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
@@ -117,4 +126,4 @@ def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | Non
         todo = "remove the one that is not in use in Entra"
     why = f"it holds as many as it may: {', '.join(words) or 'Graph does not list them yet'}"
     why += f"; a new one fits from {format_time(fits)} on" if fits else ""
-    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo)
+    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo, full=True)

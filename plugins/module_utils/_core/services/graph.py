@@ -72,6 +72,10 @@ class Graph:
         self._log = log
         self._token: Secret | None = None
 
+    def connect(self) -> None:
+        """Fetch the first token. Raises Refused, BadInput."""
+        self._token = self._sign_in()
+
     def find(self, identifier: str, client_id_first: bool = False) -> Application:
         """Return the application with that object id or client id.
 
