@@ -3484,7 +3484,10 @@ class Subject:
         self._held = holdings(task.sources)
         self.run_name = marker(self.record.uid, uuid.uuid4().hex)
         self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
-        self.bound = not contradicts(self.policy, self.published, app, app.read_at) or self._shown_is_taken()
+        # What is so young that no list may show it yet has been seen to sign in: where it does not, the record may have
+        # been given to another application since.
+        doubtful = contradicts(self.policy, self.published, app, app.read_at) or (self.unlisted and self.policy.verify)
+        self.bound = not doubtful or self._shown_is_taken()
         self.evidence = Evidence(self.vault, self.record, self.graph, app, budget)
         if self.record.shows(FIELD_SECRET):
             log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
