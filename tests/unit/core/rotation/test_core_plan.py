@@ -254,10 +254,16 @@ def test_what_stays_in_any_case_makes_no_room(title, more, why):
     assert "Next: remove the one that is not in use in Entra." in message
 
 
-@pytest.mark.parametrize("policy", [Policy(), Policy(retire_after=AT_ONCE)])
-def test_what_nothing_has_superseded_yet_makes_no_room(policy):
-    """It is newer than what the record shows, and not of this record: it is due after this run has published."""
-    message = no_room_for(CURRENT, credential("hand", 1, "by hand"), policy=policy)
+def test_what_only_this_run_supersedes_is_due_as_if_it_had_published_at_its_begin():
+    """It is newer than what the record shows, and not of this record; the policy removes it after the rotation anyhow."""
+    listed = [CURRENT, credential("hand", 1, "by hand")]
+    assert make_room(*listed, policy=Policy(retire_after=AT_ONCE), published_at=NOW) == "hand"
+    assert make_room(*listed, published_at=NOW) == "hand in 30 s"
+
+
+def test_what_cannot_be_waited_for_has_no_time_that_comes_nearer():
+    week = Policy(retire_after=timedelta(days=7))
+    message = no_room_for(CURRENT, credential("hand", 1, "by hand"), policy=week, published_at=NOW)
     assert "fits from" not in message
     assert "Next: remove the one that is not in use in Entra." in message
 
