@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from environments import environment, interpreter
+from environments import environment, find
 from harness import CHECKOUT
 
 from sandbox import Sandbox
@@ -53,7 +53,7 @@ class Core:
 
     def folder(self) -> Path | None:
         """Return the folder of its programs, made once and kept in .cache; None where its Python is not there."""
-        base = interpreter(self.python)
+        base = find(self.python)
         if base is None:
             return None
         requirements = CHECKOUT / "requirements.txt"

@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import CHECKOUT
 
 
-def interpreter(version: str) -> str | None:
+def find(version: str) -> str | None:
     """Return the path of a Python of that version that runs, looking at PATH and below ~/.pyenv; None without one."""
     found = [shutil.which(f"python{version}")]
     found += sorted(str(path) for path in Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
@@ -49,7 +49,7 @@ def environment(name: str, base: str, *arguments: str, key: str = "") -> str:
 def with_requirements(version: str) -> str | None:
     """Return the Python of an environment of that version with the runtime packages, and what their unit tests need;
     None where there is no such Python on this machine."""
-    base = interpreter(version)
+    base = find(version)
     requirements = CHECKOUT / "requirements.txt"
     packages = ("-r", str(requirements), "pytest", "hypothesis")
     return environment(f"pythons/{version}", base, *packages, key=requirements.read_text("utf-8")) if base else None

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..base.errors import BadInput, Refused, RotationError
 from ..base.redact import Log, Secret
-from ..base.timing import RESOLVE, Budget
+from ..base.timing import RESOLVE, SOON, Budget
 from ..services.application import Application, guid
 from ..services.entra import Answer, Entra
 from ..services.graph import Graph
@@ -86,8 +86,16 @@ class Doctor:
         what = f"{first.name}: {first.text}" if first else "everything that a rotation needs is there"
         why = f"checked, nothing was changed: {count}"
         text = verdict(status, self._facts, what, why, first.todo if first else "")
-        self._log.say(text)
         return Outcome(status, self._exit_status, text, False, self.facts())
+
+    def foresee(self, planned: Outcome) -> None:
+        """Say what a rotation would find and leave."""
+        kept = [f"{one['key_id']} ({one['reason']})" for one in planned.facts.get("kept", [])]
+        self._add("room", OK, "there is room for a new secret, or it can be made")
+        self._add("old secrets", OK, "all of them go" if not kept else "these stay: " + ", ".join(kept))
+        for key_id in planned.facts.get("unlisted", []):
+            text = f"the record names {key_id}, which the application does not list"
+            self._add("named secret", WARNING, text, "see whether the record names the right application")
 
     def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
         check = Check(name, level, text, todo)
@@ -112,17 +120,18 @@ class Doctor:
         self._permission(graph, application)
         self._clock(application)
         self._current(entra, application, record.secret(FIELD_SECRET), task.policy.verify)
-        self._policy(task.policy)
+        self._policy(task.policy, application)
         self._others(task.vault, record, application)
 
-    def _policy(self, policy: Policy) -> None:
-        if not policy.retire_after:
-            text = (
-                "retire_after is 0: what still uses the old secret fails at once, and so may sign-ins with the new one"
-            )
+    def _policy(self, policy: Policy, application: Application) -> None:
+        seconds = policy.retire_after.total_seconds()
+        if not seconds:
+            text = "it is 0: what still uses the old secret fails at once"
             self._add("retire_after", WARNING, text, "set it to what your applications need to fetch a new secret")
+        elif application.two_secrets and seconds > SOON:
+            text = "the application holds two secrets at the most: while both are taken it is not rotated"
+            self._add("retire_after", WARNING, text, f"let it rotate less often than every {seconds:.0f} s")
         else:
-            seconds = policy.retire_after.total_seconds()
             self._add("retire_after", OK, f"an old secret goes {seconds:.0f} s after it was superseded")
 
     def _others(self, vault: Vault, record: VaultRecord, application: Application) -> None:
@@ -206,12 +215,14 @@ def dry_run(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
     done, and how."""
     doctor = Doctor(budget, log)
     outcome = doctor.examine(prepare, http)
-    if outcome.exit_status:
-        return outcome
-    planned = perform(prepare, http, budget, log, check=True)
-    if check or planned.exit_status:
-        planned.facts.update(doctor.facts())
-        return planned
+    if not outcome.exit_status:
+        planned = perform(prepare, http, budget, log, check=True)
+        if check or planned.exit_status:
+            planned.facts.update(doctor.facts())
+            return planned
+        doctor.foresee(planned)
+        outcome = doctor.outcome()
+    log.say(outcome.message)
     return outcome
 
 

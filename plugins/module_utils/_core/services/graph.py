@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..base.errors import BadInput, Refused
-from ..base.redact import Log, Secret
+from ..base.redact import Log, Secret, foreign
 from .application import Application, Credential, credentials_in, format_time, guid
 from .http import Http, Reply, Unanswered, busy, retry_after
 
@@ -121,11 +121,13 @@ class Graph:
         object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
         listed = body.get("passwordCredentials")
         if not object_id or not client_id or not isinstance(listed, list):
-            raise NotDone("Graph's answer is no application with a list of its secrets", certain=False)
+            between = reply.between()
+            why = between or "Graph's answer is no application with a list of its secrets"
+            raise NotDone(why, between and reply.remedy(), certain=False)
         return Application(
             object_id,
             client_id,
-            str(body.get("displayName") or client_id),
+            foreign(body.get("displayName") or client_id),
             str(body.get("signInAudience")).lower() in _TWO_SECRETS,
             tuple(credentials_in(listed)),
             _server_time(reply),
@@ -231,9 +233,7 @@ class Graph:
                     method, url, name=name, headers=headers, body=data, query=query, retry=retry, fresh=fresh
                 )
             except Unanswered as problem:
-                raise NotDone(
-                    f"Graph did not answer: {problem}", "check the network", certain=not problem.sent
-                ) from None
+                raise NotDone(f"Graph did not answer: {problem}", problem.todo, certain=not problem.sent) from None
             if reply.status != 401:
                 break
             self._log.detail("Graph does not accept the token; signing in again")
@@ -250,7 +250,9 @@ class Graph:
     def _problem(self, reply: Reply) -> NotDone:
         error = reply.json().get("error")
         error = error if isinstance(error, dict) else {}
-        code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        code, message = foreign(error.get("code") or ""), foreign(error.get("message") or "")
+        if not code and reply.between():
+            return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
         why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
         if reply.status == 403:
             why = f"{message or 'access denied'} ({code or reply.status})"
