@@ -133,6 +133,8 @@ def conclude(module: Module, work: Callable[[Module, Http, Budget, Log], dict[st
     if module._diff and diff:
         result["diff"] = diff
     result["steps"] = log.steps
+    for text in result.pop("warnings", ()):
+        module.warn(text)
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)
