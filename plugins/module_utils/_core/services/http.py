@@ -110,10 +110,14 @@ def pause_before(attempt: int, asked: float | None = None) -> float:
 class Http:
     """The one way out. Not for use by several threads."""
 
+    connect_timeout = CONNECT_TIMEOUT
+    connect_attempts = CONNECT_ATTEMPTS
+    heeds_environment = True  # proxies, above all
+
     def __init__(self, budget: Budget, log: Log) -> None:
         self._budget = budget
         self._log = log
-        self._session = _session()
+        self._session = self._new_session()
 
     def call(
         self,
@@ -143,7 +147,7 @@ class Http:
                 reply = self._once(request, fresh)
             except Unanswered as problem:
                 self._log.detail(f"{name}: {problem}")
-                if (problem.sent and retry is None) or attempt >= (ATTEMPTS if problem.sent else CONNECT_ATTEMPTS):
+                if (problem.sent and retry is None) or attempt >= (ATTEMPTS if problem.sent else self.connect_attempts):
                     raise
                 pause = pause_before(attempt + 1)
                 if pause >= self._budget.left():
@@ -167,12 +171,12 @@ class Http:
         self._budget.check()
         if not fresh:
             return self._send(self._session, request)
-        with _session() as session:
+        with self._new_session() as session:
             return self._send(session, request)
 
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
         left = max(self._budget.left(), 0.01)
-        timeout = (min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left))
+        timeout = (min(self.connect_timeout, left), min(READ_TIMEOUT, left))
         try:
             with session.request(**request, timeout=timeout, allow_redirects=False, stream=True) as response:
                 content = bytearray()
@@ -183,11 +187,24 @@ class Http:
                         raise Unanswered("the answer is larger than 64 MiB", sent=True)
                 return Reply(response.status_code, response.headers, bytes(content))
         except OSError as problem:  # what requests raises, and a bundle of CAs that is not there
-            raise Unanswered(_words(problem), sent=not _not_sent(problem)) from None
+            raise Unanswered(_words(problem, self.connect_timeout), sent=not _not_sent(problem)) from None
+
+    def _new_session(self) -> requests.Session:
+        session = _session()
+        session.trust_env = self.heeds_environment
+        return session
 
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
+
+
+class LocalHttp(Http):
+    """The way to a service of this host or its link: through no proxy, and quickly given up where nothing is there."""
+
+    connect_timeout = 2.5
+    connect_attempts = 1
+    heeds_environment = False
 
 
 def _session() -> requests.Session:
@@ -223,12 +240,12 @@ def _root(problem: BaseException) -> BaseException:
         problem = inner
 
 
-def _words(problem: Exception) -> str:
+def _words(problem: Exception, connect_timeout: float) -> str:
     root = _root(problem)
     if isinstance(root, ssl.SSLCertVerificationError):
         return f"the server's certificate is not trusted ({root.verify_message})"
     if isinstance(problem, requests.exceptions.ConnectTimeout):
-        return f"no connection within {CONNECT_TIMEOUT:.0f} s"
+        return f"no connection within {connect_timeout:g} s"
     if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(root):
         return f"no complete answer within {READ_TIMEOUT:.0f} s"
     if not isinstance(problem, requests.exceptions.RequestException):
