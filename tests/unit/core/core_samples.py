@@ -22,10 +22,10 @@ CLIENT_ID = "ebfbb457-8935-4c3f-802b-d6a2d24478de"
 OBJECT_ID = "ec64d6ec-23f2-4391-ac66-58e4b52472f2"
 
 
-def reply(status: int = 200, body: Any = None, **headers: str) -> Reply:
+def reply(status: int = 200, body: Any = None, host: str = "", **headers: str) -> Reply:
     """An HTTP answer; a body that is not bytes is written as JSON, underscores in header names become hyphens."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, content, host)
 
 
 def credential(

@@ -15,7 +15,7 @@ from ..base.labels import Labelled
 from ..base.redact import Secret
 from ..services.application import guid
 from ..services.credentials import Certificate, Identity, certificate_at, token_at, token_of
-from ..services.entra import CLOUDS, Cloud, custom_cloud, root_url
+from ..services.entra import CLOUDS, Cloud, authority_root, custom_cloud
 from .deciding import Holding, Published
 from .policy import truth_of
 
@@ -251,7 +251,7 @@ def _cloud_of(sources: Sources, identity: Identity, record: Labelled | None) -> 
     named = sources.cloud or _cloud(record)
     if named:
         return named
-    authority = root_url(sources.authority, "authority", _AUTHORITY_SOURCE) if sources.authority else ""
+    authority = authority_root(sources.authority, _AUTHORITY_SOURCE) if sources.authority else ""
     configuration = sources.configuration
     cloud = _cloud(configuration)
     if cloud is None or configuration is None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from ..base.errors import Refused
 from ..base.timing import SOON
 from ..services.application import Credential, after, format_time, guid
-from .deciding import Decision, Fate, Situation, Sorted, rank, sort_out
+from .deciding import Decision, Fate, Situation, Sorted, older, rank, sort_out
 
 ROTATE, KEEP = "rotate", "keep"
 
@@ -89,7 +89,9 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
             return first, None
         if first.due <= known.now + timedelta(seconds=SOON):
             return first, first.due
-    raise no_room(known, listed, first.due if first and known.shown else None)
+    # What only this run's publishing would supersede has no time that comes nearer from run to run.
+    lasting = first is not None and known.shown is not None and older(first.credential, known.shown.start)
+    raise no_room(known, listed, first.due if first and lasting else None)
 
 
 def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:

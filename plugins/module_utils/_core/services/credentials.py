@@ -91,7 +91,9 @@ class Identity:
             return f"this host's {which}"
         if self.certificate:
             return f"{self.client_id} (with the certificate in {self.certificate.name})"
-        return f"{self.client_id} (with {self.token.name})" if self.token else f"{self.client_id} (with a client secret)"
+        return (
+            f"{self.client_id} (with {self.token.name})" if self.token else f"{self.client_id} (with a client secret)"
+        )
 
     @property
     def uses_host(self) -> bool:

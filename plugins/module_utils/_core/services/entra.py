@@ -22,12 +22,11 @@ from ..base.timing import Budget
 from .application import format_time
 from .certificate import open_certificate
 from .credentials import Identity, end_of
+from .http import Http, Reply, Unanswered, busy, retry_after
 from .managed_identity import ManagedIdentity
-from .http import REACH, Http, Reply, Unanswered, busy, retry_after
 
 try:
     import msal
-    from msal.exceptions import MsalServiceError
 except ImportError as _problem:
     MSAL_PROBLEM = str(_problem)
 else:
@@ -75,7 +74,9 @@ class Cloud:
     @property
     def is_microsofts(self) -> bool:
         """Whether both endpoints are known to be Microsoft's."""
-        return self.authority in AUTHORITIES and self.graph in _GRAPHS
+        clouds = CLOUDS.values()
+        graphs = {_DEFENSE_GRAPH, *(cloud.graph for cloud in clouds)}
+        return self.graph in graphs and self.authority in {cloud.authority for cloud in clouds}
 
 
 # https://learn.microsoft.com/graph/deployments and https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud
@@ -84,17 +85,16 @@ CLOUDS = {
     "AzureUSGovernment": Cloud("https://login.microsoftonline.us", "https://graph.microsoft.us"),
     "AzureChinaCloud": Cloud("https://login.partner.microsoftonline.cn", "https://microsoftgraph.chinacloudapi.cn"),
 }
-# Every authority by which people, AKS and older tools call a cloud, with the cloud's Graph endpoint.
-AUTHORITIES = {
-    **{cloud.authority: cloud.graph for cloud in CLOUDS.values()},
-    "https://login.windows.net": CLOUDS["AzureCloud"].graph,
-    "https://login.microsoft.com": CLOUDS["AzureCloud"].graph,
-    "https://sts.windows.net": CLOUDS["AzureCloud"].graph,
-    "https://login.usgovcloudapi.net": CLOUDS["AzureUSGovernment"].graph,
-    "https://login.chinacloudapi.cn": CLOUDS["AzureChinaCloud"].graph,
+# Older names of these authorities, which AKS and other tools may still use.
+_ALIASES = {
+    "https://login.windows.net": CLOUDS["AzureCloud"].authority,
+    "https://login.microsoft.com": CLOUDS["AzureCloud"].authority,
+    "https://sts.windows.net": CLOUDS["AzureCloud"].authority,
+    "https://login.usgovcloudapi.net": CLOUDS["AzureUSGovernment"].authority,
+    "https://login.chinacloudapi.cn": CLOUDS["AzureChinaCloud"].authority,
 }
-# The last one is that of the US Department of Defense (L5), which shares its authority with AzureUSGovernment (L4).
-_GRAPHS = {*AUTHORITIES.values(), "https://dod-graph.microsoft.us"}
+# That of the US Department of Defense (L5), which shares its authority with AzureUSGovernment (L4).
+_DEFENSE_GRAPH = "https://dod-graph.microsoft.us"
 
 
 def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
@@ -102,16 +102,25 @@ def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
 
     Both may come with or without ``https://``. ``where`` names their origin. Raises BadInput.
     """
-    login = root_url(authority, "authority", where)
+    login = authority_root(authority, where)
     if graph:
-        return Cloud(login, root_url(graph, "Graph endpoint", where))
-    if login in AUTHORITIES:
-        return Cloud(login, AUTHORITIES[login])
+        return Cloud(login, _root_url(graph, "Graph endpoint", where))
+    for cloud in CLOUDS.values():
+        if cloud.authority == login:
+            return cloud
     raise BadInput(f"{where} names the authority {login} but no Graph endpoint", todo="add the Graph endpoint")
 
 
-def root_url(text: str, what: str, where: str) -> str:
-    """Return the https root of an address, which may come without ``https://``. Raises BadInput."""
+def authority_root(text: str, where: str) -> str:
+    """Return the https root of an authority, which may come without ``https://``, under its newest name.
+
+    Raises BadInput.
+    """
+    url = _root_url(text, "authority", where)
+    return _ALIASES.get(url, url)
+
+
+def _root_url(text: str, what: str, where: str) -> str:
     url = text.strip() if "://" in text else "https://" + text.strip()
     try:
         parts = urlsplit(url)
@@ -180,7 +189,7 @@ class Entra:
         )
 
     def _acquire(self, identity: Identity) -> Mapping[str, Any]:
-        transport = _Transport(self._http)
+        transport = _Transport(self._http, self._cloud)
         credential: Any = identity.secret.reveal() if identity.secret else None
         token: Secret | None = None
         if identity.certificate:
@@ -199,18 +208,17 @@ class Entra:
                 instance_discovery=False,
                 http_client=transport,
             )
-            self._token_endpoint = client.authority.token_endpoint
             answer: Mapping[str, Any] = client.acquire_token_for_client([self._cloud.graph + "/.default"])
         except Unanswered as problem:
-            raise Refused(f"{self._cloud.authority} was not reached", str(problem), REACH) from None
-        except MsalServiceError:
-            answer = {}
-        except (ValueError, KeyError, TypeError) as problem:
+            raise Refused(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
+        except Refused:
+            raise
+        except Exception as problem:  # whatever msal makes of an answer
             self._log.detail(f"msal: {type(problem).__name__}")
             answer = {}
         if "access_token" not in answer and transport.last is not None:
             # msal hides the body of a failed discovery, which is where an unknown tenant shows.
-            answer = {"http_status": transport.last.status, **transport.last.json(), **answer}
+            answer = {**_with_origin(transport.last), **answer}
         if _OUT_OF_TIME in _codes(answer) and transport.last is not None:
             raise _out_of_time(identity, token, transport.last)
         return answer
@@ -237,8 +245,7 @@ class Entra:
             return SignIn(Answer.TAKEN)
         if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
             return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})")
-        why = _reason({"http_status": reply.status, **answer})
-        return SignIn(classify(reply), why, retry_after(reply))
+        return SignIn(classify(reply), _reason(_with_origin(reply)), retry_after(reply))
 
 
 def classify(reply: Reply) -> Answer:
@@ -257,12 +264,25 @@ def classify(reply: Reply) -> Answer:
 class _Transport:
     """What msal sends its requests with: our timeouts and retries. Asking for a token is safe to repeat."""
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, cloud: Cloud) -> None:
         self._http = http
+        self._cloud = cloud
         self.last: Reply | None = None
 
     def get(self, url: str, params: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
-        return self._call("GET", url, params, None, headers)
+        reply = self._call("GET", url, params, None, headers)
+        if reply.status < 400:
+            self._check(reply)
+        return reply
+
+    def _check(self, discovery: Reply) -> None:
+        """The secret goes where discovery says: to the authority itself, or nowhere. Raises Refused."""
+        endpoint, name = discovery.json().get("token_endpoint"), self._cloud.authority
+        if _is_below(endpoint, name):
+            return
+        todo = "choose the cloud that the tenant is in" if endpoint else discovery.remedy()
+        why = discovery.between() or "it names no token endpoint of its own"
+        raise Refused(f"{name} does not say where to sign in", why, todo)
 
     def post(self, url: str, params: Any = None, data: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
         return self._call("POST", url, params, data, headers)
@@ -274,6 +294,19 @@ class _Transport:
         name = "sign-in of the admin application" if method == "POST" else "discovery"
         self.last = self._http.call(method, url, name=name, headers=headers, body=body, query=query, retry=_retry)
         return self.last
+
+
+def _is_below(url: Any, root: str) -> bool:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+        return f"{parts.scheme}://{parts.netloc}".lower() == root and len(parts.path) > 1
+    except ValueError:
+        return False
+
+
+def _with_origin(reply: Reply) -> dict[str, Any]:
+    """Return the answer, with what ``_reason`` and ``_advice`` need where it is not Entra's."""
+    return {**reply.json(), "http_status": reply.status, "between": reply.between(), "remedy": reply.remedy()}
 
 
 def _retry(reply: Reply) -> bool:
@@ -294,6 +327,8 @@ def _reason(answer: Mapping[str, Any]) -> str:
     error = answer.get("error")
     if lines:
         return f"{error}: {lines[0][:300]}"
+    if answer.get("between"):
+        return str(answer["between"])
     status = answer.get("http_status")
     return str(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
 
@@ -309,8 +344,9 @@ def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refu
     if identity.token and end is not None and end <= theirs:
         why = f"{identity.token.name} has expired, it was valid until {format_time(end)} (AADSTS{_OUT_OF_TIME})"
         return Refused(what, why, "see to whatever issues the token; it is read anew at each sign-in")
-    why = f"{_WORDS[_OUT_OF_TIME]}; the clock of this host differs from Entra's by {abs((now - theirs).total_seconds()):.0f} s"
-    return Refused(what, f"{why} (AADSTS{_OUT_OF_TIME})", "let the host keep its time (NTP)")
+    apart = abs((now - theirs).total_seconds())
+    why = f"{_WORDS[_OUT_OF_TIME]}; this host's clock differs from Entra's by {apart:.0f} s (AADSTS{_OUT_OF_TIME})"
+    return Refused(what, why, "let the host keep its time (NTP)")
 
 
 def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
@@ -323,11 +359,15 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
         53003: "exempt the admin application from the policy, or allow this host",
     }
     if identity.token:
-        compare = f"compare {identity.token.name} with the federated credentials of the application {identity.client_id}"
+        compare = (
+            f"compare {identity.token.name} with the federated credentials of the application {identity.client_id}"
+        )
         advice.update(dict.fromkeys(_NO_FEDERATION, f"{compare}: issuer, subject and audience"))
     if identity.certificate:
         advice[700027] = f"upload the certificate in {identity.certificate.name} to the application's certificates"
     for code in _codes(answer):
         if code in advice:
             return advice[code]
+    if answer.get("between"):
+        return str(answer["remedy"])
     return f"check {identity.source}"

@@ -46,5 +46,7 @@ def _download(file: Any, words: str, http: Http) -> bytes:
         content: bytes = CryptoUtils.decrypt_aes(reply.body, key)
     except Exception as problem:  # an error page, or half a file
         why = f"HTTP {reply.status}, and what came is not the file ({type(problem).__name__})"
-        raise Refused(f"{words} was not downloaded", why, "run it again later; attach the file anew if it stays") from None
+        raise Refused(
+            f"{words} was not downloaded", why, "run it again later; attach the file anew if it stays"
+        ) from None
     return content

@@ -80,7 +80,11 @@ class ManagedIdentity:
             raise self._refused(_service_words(answer, last))
         token = Secret(str(answer["access_token"]))
         tenant = claims(token).get("tid")
-        if guid(self._identity.tenant_id) and isinstance(tenant, str) and guid(tenant) != guid(self._identity.tenant_id):
+        if (
+            guid(self._identity.tenant_id)
+            and isinstance(tenant, str)
+            and guid(tenant) != guid(self._identity.tenant_id)
+        ):
             raise Refused(
                 "this host's managed identity belongs to another tenant",
                 f"it is of {guid(tenant) or 'no known tenant'}, {self._identity.source} names {self._identity.tenant_id}",
@@ -91,9 +95,7 @@ class ManagedIdentity:
     def _ask(self, transport: _MetadataTransport) -> tuple[dict[str, Any], Reply | None]:
         client_id = self._identity.client_id
         who = (
-            msal.UserAssignedManagedIdentity(client_id=client_id)
-            if client_id
-            else msal.SystemAssignedManagedIdentity()
+            msal.UserAssignedManagedIdentity(client_id=client_id) if client_id else msal.SystemAssignedManagedIdentity()
         )
         try:
             # A new object each time: msal remembers tokens, and answers that a service was busy.
