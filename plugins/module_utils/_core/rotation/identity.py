@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Callable
 
 from ..base.errors import BadInput
 from ..base.labels import Labelled
@@ -169,7 +168,7 @@ def _of_user_record(record: Labelled, sources: Sources, why: str) -> Identity:
     if host:
         raise BadInput(
             f"{_name(record)} has the field {host[0]}",
-            "files and tokens of a host are named by the PAM configuration, the environment or the module's options only",
+            "the PAM configuration, the environment and the module's options alone name files and tokens of a host",
             "remove the field; a certificate may be attached to the record as a file",
         )
     secret = record.get("client_secret")

@@ -57,7 +57,7 @@ def open_certificate(source: Certificate) -> KeyPair:
     except Exception as problem:  # whatever is in the file; the texts of these errors may quote it
         why = f"it is damaged, or of a kind that this host's cryptography cannot open ({type(problem).__name__})"
     todo = "give a PEM or PFX file with the private key and its certificate, and its passphrase where it has one"
-    raise BadInput(f"the certificate in {source.name} cannot be used", why, todo)
+    raise BadInput(f"{source.name} cannot be used", why, todo)
 
 
 def _pem(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:

@@ -89,11 +89,8 @@ class Identity:
         if self.managed:
             which = f"user-assigned managed identity {self.client_id}" if self.client_id else "managed identity"
             return f"this host's {which}"
-        if self.certificate:
-            return f"{self.client_id} (with the certificate in {self.certificate.name})"
-        return (
-            f"{self.client_id} (with {self.token.name})" if self.token else f"{self.client_id} (with a client secret)"
-        )
+        with_what = self.certificate.name if self.certificate else self.token.name if self.token else "a client secret"
+        return f"{self.client_id} (with {with_what})"
 
     @property
     def uses_host(self) -> bool:
@@ -103,13 +100,13 @@ class Identity:
 
 def certificate_at(path: str, passphrase: str = "") -> Certificate:
     """Return the certificate in a file of this host."""
-    name = f"the file {path}"
-    return Certificate(name, lambda: _read_file(path, "certificate"), Secret(passphrase) if passphrase else None)
+    name = f"the certificate in the file {path}"
+    return Certificate(name, lambda: _host_file(path, "certificate"), Secret(passphrase) if passphrase else None)
 
 
 def token_at(path: str) -> FederatedToken:
     """Return the federated token that a file of this host holds."""
-    return FederatedToken(f"the federated token in the file {path}", lambda: _read_file(path, "federated token"))
+    return FederatedToken(f"the federated token in the file {path}", lambda: _host_file(path, "federated token"))
 
 
 def token_of(text: str, where: str) -> FederatedToken:
@@ -118,7 +115,7 @@ def token_of(text: str, where: str) -> FederatedToken:
     return FederatedToken(f"the federated token of {where}", lambda: secret.reveal().encode("utf-8", "replace"))
 
 
-def _read_file(path: str, what: str) -> bytes:
+def _host_file(path: str, what: str) -> bytes:
     """Return the content of a small file of this host. Raises BadInput, which never quotes it."""
     why = ""
     try:

@@ -359,12 +359,10 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
         53003: "exempt the admin application from the policy, or allow this host",
     }
     if identity.token:
-        compare = (
-            f"compare {identity.token.name} with the federated credentials of the application {identity.client_id}"
-        )
-        advice.update(dict.fromkeys(_NO_FEDERATION, f"{compare}: issuer, subject and audience"))
+        compare = f"compare issuer, subject and audience of {identity.token.name} with the federated credentials of"
+        advice.update(dict.fromkeys(_NO_FEDERATION, f"{compare} the application {identity.client_id}"))
     if identity.certificate:
-        advice[700027] = f"upload the certificate in {identity.certificate.name} to the application's certificates"
+        advice[700027] = f"upload {identity.certificate.name}, without its key, to the application's certificates"
     for code in _codes(answer):
         if code in advice:
             return advice[code]

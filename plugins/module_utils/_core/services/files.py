@@ -7,17 +7,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 from typing import Any
 
 from ..base.errors import Refused
 from .credentials import Certificate
-from .http import REACH, Http, Unanswered, busy
+from .http import Http, Unanswered, busy
 from .vault import VaultRecord
 
-try:
+with contextlib.suppress(ImportError):  # vault.KSM_PROBLEM tells
     from keeper_secrets_manager_core.crypto import CryptoUtils
-except ImportError:
-    pass  # vault.KSM_PROBLEM tells
 
 _ENDINGS = (".pem", ".pfx", ".p12")
 _LARGEST_ATTACHMENT = 65536
@@ -29,8 +29,8 @@ def certificates_of(record: VaultRecord, http: Http) -> list[Certificate]:
     for file in record.sdk.files or []:
         name = str(file.name or "")
         if name.lower().endswith(_ENDINGS) and int(file.size or 0) <= _LARGEST_ATTACHMENT:
-            words = f"the file {name} of the record {record.title!r} ({record.uid})"
-            found.append(Certificate(words, lambda file=file, words=words: _download(file, words, http)))
+            words = f"the certificate in the file {name} of the record {record.title!r} ({record.uid})"
+            found.append(Certificate(words, functools.partial(_download, file, words, http)))
     return found
 
 
@@ -39,14 +39,13 @@ def _download(file: Any, words: str, http: Http) -> bytes:
     try:
         reply = http.call("GET", str(file.f.get("url")), name="download", retry=busy)
     except Unanswered as problem:
-        raise Refused(f"{words} was not downloaded", str(problem), REACH) from None
+        raise Refused(f"{words} was not downloaded", str(problem), problem.todo) from None
     try:
         wrapped = base64.b64decode(file.f["fileKey"].translate(str.maketrans("-_", "+/")) + "==")
         key = CryptoUtils.decrypt_aes(wrapped, file.record_key_bytes)
         content: bytes = CryptoUtils.decrypt_aes(reply.body, key)
     except Exception as problem:  # an error page, or half a file
         why = f"HTTP {reply.status}, and what came is not the file ({type(problem).__name__})"
-        raise Refused(
-            f"{words} was not downloaded", why, "run it again later; attach the file anew if it stays"
-        ) from None
+        todo = "run it again later; attach the file anew if it stays"
+        raise Refused(f"{words} was not downloaded", why, todo) from None
     return content

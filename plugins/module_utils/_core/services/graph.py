@@ -183,9 +183,8 @@ class Graph:
         The call that Application.ReadWrite.OwnedBy allows: https://learn.microsoft.com/graph/permissions-reference.
         """
         said = claims(self._token) if self._token else {}
-        admin = self._admin or guid(
-            str(said.get("appid"))
-        )  # a host's own managed identity is known by its tokens alone
+        # A host's own managed identity is known by its tokens alone.
+        admin = self._admin or guid(str(said.get("appid")))
         if not admin:
             return None
         path = f"/servicePrincipals(appId='{admin}')/ownedObjects"

@@ -33,6 +33,7 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5
 CONNECT_ATTEMPTS = 3
+LOCAL_TIMEOUT, LOCAL_ATTEMPTS = 2.5, 1
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 _LARGEST_ANSWER = 64 * 1024 * 1024
@@ -154,15 +155,15 @@ def pause_before(attempt: int, asked: float | None = None) -> float:
 
 
 class Http:
-    """The one way out. Not for use by several threads."""
+    """The one way out. Not for use by several threads.
 
-    connect_timeout = CONNECT_TIMEOUT
-    connect_attempts = CONNECT_ATTEMPTS
-    heeds_environment = True  # proxies, above all
+    ``local`` is for services of this host and its link: through no proxy, and given up quickly where none is there.
+    """
 
-    def __init__(self, budget: Budget, log: Log) -> None:
+    def __init__(self, budget: Budget, log: Log, local: bool = False) -> None:
         self._budget = budget
         self._log = log
+        self._local = local
         self._line = Line()
         self._session: requests.Session | None = None
 
@@ -199,7 +200,7 @@ class Http:
             except Unanswered as problem:
                 self._log.detail(f"{name}: {problem}")
                 before = f"; before, {problem}"
-                attempts = ATTEMPTS if problem.sent else self.connect_attempts
+                attempts = ATTEMPTS if problem.sent else LOCAL_ATTEMPTS if self._local else CONNECT_ATTEMPTS
                 if problem.lasting or (problem.sent and retry is None) or attempt >= attempts:
                     raise
                 pause = pause_before(attempt + 1)
@@ -236,12 +237,12 @@ class Http:
 
     def _new_session(self) -> requests.Session:
         session = Session(self._line)
-        session.trust_env = self.heeds_environment
+        session.trust_env = not self._local  # proxies, above all
         return session
 
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
         left = max(self._budget.left(), 0.01)
-        connect, read = min(self.connect_timeout, left), min(READ_TIMEOUT, left)
+        connect, read = min(LOCAL_TIMEOUT if self._local else CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
         try:
             with session.request(**request, timeout=(connect, read), allow_redirects=False, stream=True) as response:
                 content = bytearray()
@@ -269,11 +270,3 @@ class Http:
         """Close the connections."""
         if self._session is not None:
             self._session.close()
-
-
-class LocalHttp(Http):
-    """The way to a service of this host or its link: through no proxy, and quickly given up where nothing is there."""
-
-    connect_timeout = 2.5
-    connect_attempts = 1
-    heeds_environment = False

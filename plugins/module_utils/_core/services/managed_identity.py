@@ -19,7 +19,7 @@ from ..base.redact import Log, Secret, remember
 from ..base.timing import Budget
 from .application import guid
 from .credentials import Identity, claims
-from .http import LocalHttp, Reply, Unanswered, busy, pause_before, retry_after
+from .http import Http, Reply, Unanswered, busy, pause_before, retry_after
 
 try:
     import msal
@@ -70,7 +70,7 @@ class ManagedIdentity:
     def token(self) -> Secret:
         """Return an access token. Raises Refused."""
         self._log.detail(f"asking {self._service} at {self._address} for a token of {self._identity.name}")
-        http = LocalHttp(self._budget, self._log)
+        http = Http(self._budget, self._log, local=True)
         try:
             with self._budget.phase("get a token of this host's managed identity", PATIENCE):
                 answer, last = self._ask(_MetadataTransport(http, self._budget, self._log))
@@ -79,15 +79,11 @@ class ManagedIdentity:
         if not answer.get("access_token"):
             raise self._refused(_service_words(answer, last))
         token = Secret(str(answer["access_token"]))
-        tenant = claims(token).get("tid")
-        if (
-            guid(self._identity.tenant_id)
-            and isinstance(tenant, str)
-            and guid(tenant) != guid(self._identity.tenant_id)
-        ):
+        theirs, ours = guid(str(claims(token).get("tid"))), guid(self._identity.tenant_id)
+        if theirs and ours and theirs != ours:
             raise Refused(
                 "this host's managed identity belongs to another tenant",
-                f"it is of {guid(tenant) or 'no known tenant'}, {self._identity.source} names {self._identity.tenant_id}",
+                f"it is of {theirs}, {self._identity.source} names {ours}",
                 "correct the tenant id, or run it on a host of that tenant",
             )
         return token
@@ -152,7 +148,7 @@ class _Unfit(Exception):
 class _MetadataTransport:
     """What msal asks with, by GET only."""
 
-    def __init__(self, http: LocalHttp, budget: Budget, log: Log) -> None:
+    def __init__(self, http: Http, budget: Budget, log: Log) -> None:
         self._http = http
         self._budget = budget
         self._log = log
