@@ -2620,6 +2620,22 @@ class Policy:
                 raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be " + " or ".join(choices), "correct it")
 
 
+def foresight(policy: Policy) -> list[str]:
+    """Return what the policy means for an application that is open to personal Microsoft accounts, which holds two
+    secrets at the most, and for what still uses an old secret: whatever somebody should know beforehand."""
+    found = []
+    if policy.keep_previous > 1 or policy.retire == "none":
+        found.append("an application that holds two secrets at the most can never be rotated like this")
+    elif policy.retire_after.total_seconds() > SOON:
+        found.append(
+            "an application that holds two secrets at the most, and has two, is not rotated before its old one is due "
+            "(retire_after)"
+        )
+    if not policy.retire_after:
+        found.append("with retire_after 0 what still uses the old secret fails at once")
+    return found
+
+
 def parse_duration(text: str) -> timedelta:
     """Return the time that ``retire_after`` names: 0, or a number with s, m, h or d, up to 90d. Raises BadInput."""
     plain = text.strip().lower()
@@ -5115,17 +5131,18 @@ class Doctor:
         self._permission(graph, application)
         self._clock(application)
         self._current(entra, application, record.secret(FIELD_SECRET), task.policy.verify)
-        self._policy(task.policy)
+        self._policy(task.policy, application)
         self._others(task.vault, record, application)
 
-    def _policy(self, policy: Policy) -> None:
-        if not policy.retire_after:
-            text = (
-                "retire_after is 0: what still uses the old secret fails at once, and so may sign-ins with the new one"
-            )
+    def _policy(self, policy: Policy, application: Application) -> None:
+        seconds = policy.retire_after.total_seconds()
+        if not seconds:
+            text = "it is 0: what still uses the old secret fails at once"
             self._add("retire_after", WARNING, text, "set it to what your applications need to fetch a new secret")
+        elif application.two_secrets and seconds > SOON:
+            text = "the application holds two secrets at the most: while both are taken it is not rotated"
+            self._add("retire_after", WARNING, text, f"let it rotate less often than every {seconds:.0f} s")
         else:
-            seconds = policy.retire_after.total_seconds()
             self._add("retire_after", OK, f"an old secret goes {seconds:.0f} s after it was superseded")
 
     def _others(self, vault: Vault, record: VaultRecord, application: Application) -> None:

@@ -13,15 +13,14 @@ import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from ._core.base.labels import Labelled
 from ._core.base.redact import Log
 from ._core.base.timing import Budget
 from ._core.records.app_fields import TYPES, check_values, ensure
-from ._core.rotation.policy import Policy
+from ._core.rotation.policy import foresight, policy_of
 from ._core.services.http import Http
 from ._core.services.vault import Vault
 from ._module import KEEPER_EXCLUSIVE, KEEPER_OPTIONS, Module, conclude, keeper_configuration
-
-POLICY = ("lifetime_days", "keep_previous", "retire", "verify", "verify_timeout")
 
 
 def run(options: Mapping[str, Any]) -> NoReturn:
@@ -37,6 +36,7 @@ def _ensure(module: Module, http: Http, budget: Budget, log: Log) -> dict[str, A
     return {
         "changed": done.changed,
         "msg": f"{done.title} {verb} the fields.",
+        "warnings": foresight(policy_of(_as_record(values))),
         "record": module.params["record"],
         "diff": {"before": done.before, "after": done.after},
     }
@@ -44,8 +44,17 @@ def _ensure(module: Module, http: Http, budget: Budget, log: Log) -> dict[str, A
 
 def wanted(params: Mapping[str, Any]) -> dict[str, str]:
     """Return the values that the options give. Raises BadInput."""
-    Policy(**{name: params[name] for name in POLICY if params[name] is not None})
-    given = {label: params[label] for label in TYPES if params.get(label) is not None}
-    values = {label: str(value).lower() if isinstance(value, bool) else str(value) for label, value in given.items()}
+    values = {label: _text(params[label]) for label in TYPES if params.get(label) is not None}
+    policy_of(_as_record(values))
     check_values(values)
     return values
+
+
+def _as_record(values: Mapping[str, str]) -> Labelled:
+    return Labelled("", "", values.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

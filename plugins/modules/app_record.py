@@ -54,6 +54,15 @@ options:
     description: As the option of M(keeperpam.azure.app_secret), for the PAM Script.
     type: str
     choices: [all, managed, none]
+  retire_after:
+    description:
+      - As the option of M(keeperpam.azure.app_secret), for the PAM Script.
+      - A warning says what it means for an application that holds two secrets at the most.
+    type: str
+  adopt:
+    description: As the option of M(keeperpam.azure.app_secret), for the PAM Script.
+    type: list
+    elements: str
   verify:
     description: As the option of M(keeperpam.azure.app_secret), for the PAM Script.
     type: bool
@@ -137,6 +146,8 @@ OPTIONS = {
     "lifetime_days": {"type": "int"},
     "keep_previous": {"type": "int"},
     "retire": {"type": "str", "choices": ["all", "managed", "none"]},
+    "retire_after": {"type": "str"},
+    "adopt": {"type": "list", "elements": "str"},
     "verify": {"type": "bool"},
     "verify_timeout": {"type": "int"},
 }

@@ -25,8 +25,8 @@ configuration alone. Everything is in memory.
         sb.watch(lambda sb, entry: check(sb, entry))            # after every change of a store, under the lock
 
         run = sb.gateway.rotate(record.uid)                     # returncode, stdout, stderr
-        app.remove_secret(old.key_id)                           # somebody else does; old.removed_by == "outside"
-        sb.directory.takes(app.client_id, record.value("client_secret"))        # the truth of each: [True, False]
+        assert old.removed_by == "graph"                        # not "outside": app.remove_secret, app.reset
+        assert all(sb.directory.takes(app.client_id, record.value("client_secret")))    # each replica's truth, or
         assert sb.directory.signs_in(app.client_id, record.value("client_secret"))
         assert [entry.op for entry in sb.log][-1] == "removePassword"
 

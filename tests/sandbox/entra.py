@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 from dataclasses import dataclass
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -152,6 +153,7 @@ class Entra:
                 "tenant_region_scope": "EU",
                 "cloud_instance_name": "localhost",
             },
+            {"Date": self._date()},
         )
 
     def _token(self, request: Request, tenant: str, form: dict[str, str]) -> Response:
@@ -180,7 +182,7 @@ class Entra:
         return Response.of(
             200,
             {"token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token},
-            _headers(),
+            self._headers(),
             detail="issued",
         )
 
@@ -205,6 +207,20 @@ class Entra:
             return 7000216, application
         return self.directory.sign_in_error(application, form["client_secret"], replica), application
 
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Cache-Control": "no-store, no-cache",
+            "Pragma": "no-cache",
+            "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+            "P3P": 'CP="DSP CUR OTPi IND OTRi ONL FIN"',
+            "x-ms-request-id": new_guid(),
+            "x-ms-ests-server": "2.1.0.0 - LOOPBACK ProdSlices",
+            "Date": self._date(),
+        }
+
+    def _date(self) -> str:
+        return format_datetime(self.directory.now(), usegmt=True)
+
     def _is_here(self, tenant: str) -> bool:
         return tenant.lower() in (self.directory.tenant_id, self.directory.tenant_domain)
 
@@ -224,7 +240,7 @@ class Entra:
             "error_uri": f"https://login.microsoftonline.com/error?code={number}",
             **extra,
         }
-        return Response.of(status, body, _headers(), detail=f"AADSTS{number}")
+        return Response.of(status, body, self._headers(), detail=f"AADSTS{number}")
 
 
 def _asserts(application: Application, assertion: str, endpoint: str) -> bool:
@@ -254,17 +270,6 @@ def _new_token(application: Application, audience: str) -> str:
     parts = [json.dumps(part).encode() for part in ({"typ": "JWT", "alg": "RS256"}, claims)]
     encoded = [base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts]
     return ".".join([*encoded, secrets.token_urlsafe(128)])
-
-
-def _headers() -> dict[str, str]:
-    return {
-        "Cache-Control": "no-store, no-cache",
-        "Pragma": "no-cache",
-        "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
-        "P3P": 'CP="DSP CUR OTPi IND OTRi ONL FIN"',
-        "x-ms-request-id": new_guid(),
-        "x-ms-ests-server": "2.1.0.0 - LOOPBACK ProdSlices",
-    }
 
 
 def _cookie(request: Request) -> str:

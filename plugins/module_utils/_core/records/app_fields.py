@@ -31,6 +31,8 @@ TYPES = {
     "lifetime_days": "text",
     "keep_previous": "text",
     "retire": "text",
+    "retire_after": "text",
+    "adopt": "text",
     "verify": "text",
     "verify_timeout": "text",
 }

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..base.errors import BadInput, Refused, RotationError
 from ..base.redact import Log, Secret
-from ..base.timing import RESOLVE, Budget
+from ..base.timing import RESOLVE, SOON, Budget
 from ..services.application import Application, guid
 from ..services.entra import Answer, Entra
 from ..services.graph import Graph
@@ -120,17 +120,18 @@ class Doctor:
         self._permission(graph, application)
         self._clock(application)
         self._current(entra, application, record.secret(FIELD_SECRET), task.policy.verify)
-        self._policy(task.policy)
+        self._policy(task.policy, application)
         self._others(task.vault, record, application)
 
-    def _policy(self, policy: Policy) -> None:
-        if not policy.retire_after:
-            text = (
-                "retire_after is 0: what still uses the old secret fails at once, and so may sign-ins with the new one"
-            )
+    def _policy(self, policy: Policy, application: Application) -> None:
+        seconds = policy.retire_after.total_seconds()
+        if not seconds:
+            text = "it is 0: what still uses the old secret fails at once"
             self._add("retire_after", WARNING, text, "set it to what your applications need to fetch a new secret")
+        elif application.two_secrets and seconds > SOON:
+            text = "the application holds two secrets at the most: while both are taken it is not rotated"
+            self._add("retire_after", WARNING, text, f"let it rotate less often than every {seconds:.0f} s")
         else:
-            seconds = policy.retire_after.total_seconds()
             self._add("retire_after", OK, f"an old secret goes {seconds:.0f} s after it was superseded")
 
     def _others(self, vault: Vault, record: VaultRecord, application: Application) -> None:

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from ..base.errors import BadInput
 from ..base.labels import Labelled
+from ..base.timing import SOON
 
 RETIRE_CHOICES = ("all", "managed", "none")
 ROTATE_CHOICES = ("always", "expiring")
@@ -60,6 +61,22 @@ class Policy:
         for name, choices in (("retire", RETIRE_CHOICES), ("rotate", ROTATE_CHOICES)):
             if getattr(self, name) not in choices:
                 raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be " + " or ".join(choices), "correct it")
+
+
+def foresight(policy: Policy) -> list[str]:
+    """Return what the policy means for an application that is open to personal Microsoft accounts, which holds two
+    secrets at the most, and for what still uses an old secret: whatever somebody should know beforehand."""
+    found = []
+    if policy.keep_previous > 1 or policy.retire == "none":
+        found.append("an application that holds two secrets at the most can never be rotated like this")
+    elif policy.retire_after.total_seconds() > SOON:
+        found.append(
+            "an application that holds two secrets at the most, and has two, is not rotated before its old one is due "
+            "(retire_after)"
+        )
+    if not policy.retire_after:
+        found.append("with retire_after 0 what still uses the old secret fails at once")
+    return found
 
 
 def parse_duration(text: str) -> timedelta:
