@@ -1026,6 +1026,7 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5
 CONNECT_ATTEMPTS = 3
+LOCAL_TIMEOUT, LOCAL_ATTEMPTS = 2.5, 1
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 _LARGEST_ANSWER = 64 * 1024 * 1024
@@ -1147,15 +1148,15 @@ def pause_before(attempt: int, asked: float | None = None) -> float:
 
 
 class Http:
-    """The one way out. Not for use by several threads."""
+    """The one way out. Not for use by several threads.
 
-    connect_timeout = CONNECT_TIMEOUT
-    connect_attempts = CONNECT_ATTEMPTS
-    heeds_environment = True  # proxies, above all
+    ``local`` is for services of this host and its link: through no proxy, and given up quickly where none is there.
+    """
 
-    def __init__(self, budget: Budget, log: Log) -> None:
+    def __init__(self, budget: Budget, log: Log, local: bool = False) -> None:
         self._budget = budget
         self._log = log
+        self._local = local
         self._line = Line()
         self._session: requests.Session | None = None
 
@@ -1192,7 +1193,7 @@ class Http:
             except Unanswered as problem:
                 self._log.detail(f"{name}: {problem}")
                 before = f"; before, {problem}"
-                attempts = ATTEMPTS if problem.sent else self.connect_attempts
+                attempts = ATTEMPTS if problem.sent else LOCAL_ATTEMPTS if self._local else CONNECT_ATTEMPTS
                 if problem.lasting or (problem.sent and retry is None) or attempt >= attempts:
                     raise
                 pause = pause_before(attempt + 1)
@@ -1229,12 +1230,12 @@ class Http:
 
     def _new_session(self) -> requests.Session:
         session = Session(self._line)
-        session.trust_env = self.heeds_environment
+        session.trust_env = not self._local  # proxies, above all
         return session
 
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
         left = max(self._budget.left(), 0.01)
-        connect, read = min(self.connect_timeout, left), min(READ_TIMEOUT, left)
+        connect, read = min(LOCAL_TIMEOUT if self._local else CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
         try:
             with session.request(**request, timeout=(connect, read), allow_redirects=False, stream=True) as response:
                 content = bytearray()
@@ -1262,14 +1263,6 @@ class Http:
         """Close the connections."""
         if self._session is not None:
             self._session.close()
-
-
-class LocalHttp(Http):
-    """The way to a service of this host or its link: through no proxy, and quickly given up where nothing is there."""
-
-    connect_timeout = 2.5
-    connect_attempts = 1
-    heeds_environment = False
 
 
 # ---- services.managed_identity --------------------------------------------------------------------------------------
@@ -1329,7 +1322,7 @@ class ManagedIdentity:
     def token(self) -> Secret:
         """Return an access token. Raises Refused."""
         self._log.detail(f"asking {self._service} at {self._address} for a token of {self._identity.name}")
-        http = LocalHttp(self._budget, self._log)
+        http = Http(self._budget, self._log, local=True)
         try:
             with self._budget.phase("get a token of this host's managed identity", PATIENCE):
                 answer, last = self._ask(_MetadataTransport(http, self._budget, self._log))
@@ -1407,7 +1400,7 @@ class _Unfit(Exception):
 class _MetadataTransport:
     """What msal asks with, by GET only."""
 
-    def __init__(self, http: LocalHttp, budget: Budget, log: Log) -> None:
+    def __init__(self, http: Http, budget: Budget, log: Log) -> None:
         self._http = http
         self._budget = budget
         self._log = log
