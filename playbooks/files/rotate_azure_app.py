@@ -5038,6 +5038,7 @@ OK, WARNING, FAILURE = "ok", "warning", "failure"
 PACKAGES = ("requests", "msal", "keeper-secrets-manager-core")
 # Entra accepts no more than five minutes; a minute is what a host that keeps time is far below.
 LARGEST_SKEW = 60.0
+CERTIFICATE_SOON = timedelta(days=30)
 _ALL = {"Application.ReadWrite.All", "Directory.ReadWrite.All"}
 _OWNED = "Application.ReadWrite.OwnedBy"
 
@@ -5059,6 +5060,7 @@ class Doctor:
         self._budget, self._log = budget, log
         self.checks: list[Check] = []
         self._facts: dict[str, Any] = {}
+        self._looking_at = "rotation"
         self._exit_status = 0
 
     def examine(self, prepare: Callable[[], Task], http: Http) -> Outcome:
@@ -5070,7 +5072,7 @@ class Doctor:
         except RotationError as problem:
             self._exit_status = self._exit_status or problem.exit_status
             self._add(
-                "rotation",
+                self._looking_at,
                 FAILURE,
                 problem.what + (f": {problem.why}" if problem.why else ""),
                 problem.todo or "remove the cause",
@@ -5114,14 +5116,22 @@ class Doctor:
         self._fields(task)
         identity, cloud = choose(task.sources)
         entra = Entra(http, cloud, identity.tenant_id, self._budget, self._log)
-        graph = Graph(http, cloud.graph, identity.client_id, lambda: entra.token(identity), self._log)
+        self._looking_at = "admin"
+        token = self._sign_in(identity, cloud, entra)
+        self._looking_at = "rotation"
+        tokens = [token]
+        graph = Graph(
+            http,
+            cloud.graph,
+            identity.client_id,
+            lambda: tokens.pop() if tokens else entra.token(identity),
+            self._log,
+        )
         identifier = task.application or record.value(FIELD_APPLICATION)
         application = graph.find(identifier)
-        text = f"{identity.client_id} from {identity.source} signs in at {cloud.authority} ({identity.why})"
-        self._add("admin", OK, text)
         text = f"{application.display_name}, object id {application.object_id}, client id {application.client_id}"
         self._add("application", OK, f"{text}, {len(application.credentials)} secret(s)")
-        self._permission(graph, application)
+        self._permission(graph, application, identity)
         self._clock(application)
         self._current(entra, application, record.secret(FIELD_SECRET), task.policy.verify)
         self._policy(task.policy, application)
@@ -5170,21 +5180,37 @@ class Doctor:
         if record.editable:
             self._add("edit right", OK, "the record may be edited")
 
-    def _permission(self, graph: Graph, application: Application) -> None:
+    def _sign_in(self, identity: Identity, cloud: Cloud, entra: Entra) -> Secret:
+        self._add("admin identity", OK, f"{identity.name} from {identity.source}: {identity.why}")
+        if identity.certificate:
+            end = open_certificate(identity.certificate).end
+            soon = end - datetime.now(timezone.utc) < CERTIFICATE_SOON
+            todo = "renew it, and give the new one to the application before" if soon else ""
+            self._add("certificate", WARNING if soon else OK, f"it is valid until {format_time(end)}", todo)
+        token = entra.token(identity)
+        self._add(
+            "admin", OK, f"it signs in at {cloud.authority}" if not identity.managed else "this host has its token"
+        )
+        return token
+
+    def _permission(self, graph: Graph, application: Application, identity: Identity) -> None:
         roles = graph.roles()
+        admin = identity.name if identity.managed else "the admin application"
         if roles is None:
             self._add("permission", WARNING, "the token does not show the permissions", "make sure of " + _OWNED)
         elif roles & _ALL:
             self._add("permission", OK, ", ".join(sorted(roles & _ALL)))
         elif _OWNED not in roles:
             self._exit_status = Refused.exit_status
-            todo = f"grant {_OWNED} to the admin application and consent to it"
+            todo = f"grant {_OWNED} to {admin} and consent to it"
+            if identity.managed:
+                todo += "; Azure keeps a managed identity's token for up to 24 hours, and what it may do with it"
             self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles)) or 'none'}", todo)
         else:
             owns = graph.owns(application)
             if owns is False:
                 self._exit_status = Refused.exit_status
-                todo = "make the admin application's service principal an owner of the application"
+                todo = f"make the service principal of {admin} an owner of the application"
                 self._add("permission", FAILURE, f"{_OWNED}, but it does not own the application", todo)
             elif owns is None:
                 self._add("permission", WARNING, f"{_OWNED}; Graph does not tell who owns the application")
