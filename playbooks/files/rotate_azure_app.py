@@ -64,7 +64,197 @@ from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, IO, TYPE_CHECKING, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
-from weakref import WeakValueDictionary
+
+
+# ---- base.redact ----------------------------------------------------------------------------------------------------
+# Secrets that do not print, and texts from elsewhere made fit to print.
+
+
+MASK = "***"
+# What is shorter is not searched for, nor is a word or a number of less than so many characters: to mask each "pending"
+# helps nobody, and tells the value by what is missing. Entra's secrets have 16 characters of all kinds or more,
+# https://learn.microsoft.com/graph/api/resources/passwordcredential
+_SHORTEST, _LONGEST_WORD = 8, 15
+# Every piece of a secret of 15 characters or more holds one of its blocks whole; so long must it be to be masked.
+_BLOCK, _PIECE = 8, 12
+# About as much of a foreign text as people read, in bytes.
+_FOREIGN = 1000
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,2}")
+_NAMED = re.compile(
+    r"(?i)(\b(?:client_secret|client_assertion|access_token|secretText|Authorization)[\"']?\s*[=:]\s*)"
+    r"(?:(?:Bearer|Signature)\s+)?[^\s&,;}]+"
+)
+# Keeps the length of the text, which str.lower() does not.
+_FOLD = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+# By block: the forms of values that hold it, and where. It only grows, so that a value stays known when its Secret has
+# gone; to add and to look up are one step of the interpreter each, and need no lock that a signal could leave held.
+_blocks: dict[str, tuple[tuple[str, int], ...]] = {}
+_known: set[str] = set()
+
+
+class Secret:
+    """A secret value. It is no ``str``, so that no formatting, joining or JSON encoder can print it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        remember(value)
+
+    def reveal(self) -> str:
+        """Return the value; only for the call that must send or store it."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __str__(self) -> str:
+        return MASK
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str) -> str:
+        return MASK
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not serialised")
+
+
+def searched_for(value: str) -> bool:
+    """Whether ``scrub`` looks for this value: not for short words and numbers."""
+    plain = value.strip()
+    return len(plain) >= _SHORTEST and not (len(plain) <= _LONGEST_WORD and (plain.isalpha() or plain.isdigit()))
+
+
+def remember(value: str) -> None:
+    """Let ``scrub`` know a secret value, for as long as the process lives."""
+    if value in _known or not searched_for(value):
+        return
+    _known.add(value)
+    for form in _forms(value):
+        folded = form.translate(_FOLD)
+        for offset in range(0, len(folded) - _BLOCK + 1, _BLOCK):
+            block = folded[offset : offset + _BLOCK]
+            _blocks[block] = (*_blocks.get(block, ()), (folded, offset))
+    words = value.split()
+    for word in words if len(words) > 1 else ():
+        if len(word) > _LONGEST_WORD:  # a line of a key
+            remember(word)
+
+
+def _forms(value: str) -> set[str]:
+    forms = {value, " ".join(value.split()), json.dumps(value)[1:-1], repr(value)[1:-1]}
+    data = value.encode("utf-8", "replace")
+    forms |= {quote(data, safe=""), quote_plus(data)}
+    # Within the base64 of a longer text it may begin at each of three places.
+    forms |= {base64.b64encode(bytes(shift) + data).decode().rstrip("=")[shift and shift + 1 :] for shift in range(3)}
+    return forms
+
+
+def scrub(text: str) -> str:
+    """Return ``text`` without any secret that this process knows, in plain or encoded form, and without tokens.
+
+    Pieces of secrets are masked too. Capital and small letters count as the same.
+    """
+    folded = text.translate(_FOLD)
+    parts: list[str] = []
+    done = at = 0
+    while at <= len(folded) - _BLOCK:
+        begin, end = _piece(folded, done, at)
+        inner = at + 1
+        while inner <= end - _BLOCK:  # where two secrets share a part, the piece of the other may begin before this one
+            left, right = _piece(folded, done, inner)
+            begin, end = (min(begin, left), max(end, right)) if left < right else (begin, end)
+            inner += 1
+        if begin < end:
+            parts += (text[done:begin], MASK)
+            done = end
+        at = max(at + 1, end)
+    return _NAMED.sub(r"\1" + MASK, _TOKEN.sub(MASK, "".join(parts) + text[done:]))
+
+
+def _piece(text: str, start: int, at: int) -> tuple[int, int]:
+    """Return the longest piece of a secret around the block at ``at``, not before ``start``; an empty one for none."""
+    best = at, at
+    for form, offset in _blocks.get(text[at : at + _BLOCK], ()):
+        begin, end = at, at + _BLOCK
+        while begin > start and offset and text[begin - 1] == form[offset - 1]:
+            begin, offset = begin - 1, offset - 1
+        rest = offset + end - begin
+        while end < len(text) and rest < len(form) and text[end] == form[rest]:
+            end, rest = end + 1, rest + 1
+        least = len(form) if " " in form else min(len(form), _PIECE)
+        if end - begin >= max(least, best[1] - best[0] + 1):
+            best = begin, end
+    return best
+
+
+def scrub_all(value: Any) -> Any:
+    """Return JSON data with every text in it scrubbed and made printable."""
+    if isinstance(value, dict):
+        return {key: scrub_all(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [scrub_all(item) for item in value]
+    return printable(scrub(value)) if isinstance(value, str) else value
+
+
+def printable(text: str) -> str:
+    """Return the text with control, escape and bidi characters shown as such."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def foreign(text: object) -> str:
+    """Return a text from elsewhere fit to be quoted: scrubbed first, then cut, in one line that can be printed."""
+    return _cut(printable(" ".join(scrub(str(text)).split())))
+
+
+def bounded(text: object) -> str:
+    """Return a text from elsewhere that is still to be made printable, as by ``repr``: scrubbed first, then cut."""
+    return _cut(scrub(str(text)))
+
+
+def _cut(text: str) -> str:
+    data = text.encode("utf-8", "surrogatepass")
+    return text if len(data) <= _FOREIGN else data[:_FOREIGN].decode("utf-8", "ignore") + " ..."
+
+
+class Log:
+    """One line per step, in words, with the UTC time. A broken pipe must never stop a rotation half-way."""
+
+    def __init__(self, write: Callable[[str], object], debug: bool = False) -> None:
+        self._write = write
+        self._debug = debug
+        self.steps: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Write one step."""
+        line = printable(" ".join(scrub(text).split()))
+        self.steps.append(line)
+        self._emit(line)
+
+    def detail(self, text: str) -> None:
+        """Write one line that only ``--debug`` shows."""
+        if self._debug:
+            self._emit("  " + printable(scrub(text)))
+
+    def _emit(self, line: str) -> None:
+        try:
+            self._write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + line + "\n")
+        except (OSError, ValueError):
+            self._write = _discard
+
+
+def to_stderr(line: str) -> None:
+    """Write a line to stderr at once; where there is no stderr, nowhere."""
+    if sys.stderr is not None:
+        sys.stderr.write(line)
+        sys.stderr.flush()
+
+
+def _discard(line: str) -> None:
+    del line
 
 
 # ---- base.errors ----------------------------------------------------------------------------------------------------
@@ -138,120 +328,7 @@ class OutOfTime(Stopped):
 
 
 def _one_line(text: str) -> str:
-    return " ".join(str(text).split())
-
-
-# ---- base.redact ----------------------------------------------------------------------------------------------------
-# Secrets that do not print, and texts from elsewhere made fit to print.
-
-
-MASK = "***"
-# Shorter values are not searched for: masking every "a" in a text helps nobody. Entra's secrets have 16 characters
-# or more, https://learn.microsoft.com/graph/api/resources/passwordcredential
-_SHORTEST = 6
-_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,2}")
-_NAMED = re.compile(
-    r"(?i)(\b(?:client_secret|client_assertion|access_token|secretText|Authorization)[\"']?\s*[=:]\s*)"
-    r"(?:(?:Bearer|Signature)\s+)?[^\s&,;}]+"
-)
-# Needs no lock, which a signal could leave held: valuerefs() takes all in one step of the interpreter, while reading a
-# WeakSet raises where a secret ends in another thread.
-_known: WeakValueDictionary[int, Secret] = WeakValueDictionary()
-_for_good: set[str] = set()
-
-
-class Secret:
-    """A secret value. It is no ``str``, so that no formatting, joining or JSON encoder can print it."""
-
-    __slots__ = ("__weakref__", "_value")
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-        _known[id(self)] = self
-
-    def reveal(self) -> str:
-        """Return the value; only for the call that must send or store it."""
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __str__(self) -> str:
-        return MASK
-
-    __repr__ = __str__
-
-    def __format__(self, spec: str) -> str:
-        return MASK
-
-    def __reduce__(self) -> str:
-        raise TypeError("a Secret is not serialised")
-
-
-def remember(value: str) -> None:
-    """Let ``scrub`` know a value that is held as plain text, for as long as the process lives."""
-    _for_good.add(value)
-
-
-def scrub(text: str) -> str:
-    """Return ``text`` without any secret that this process knows, in plain or encoded form, and without tokens."""
-    forms: set[str] = set()
-    secrets = [reference() for reference in _known.valuerefs()]
-    values = {secret.reveal() for secret in secrets if secret is not None} | _for_good
-    for value in values:
-        if len(value) >= _SHORTEST:
-            forms.update((value, json.dumps(value)[1:-1], repr(value)[1:-1]))
-            encoded = value.encode("utf-8", "replace")
-            forms.update((quote(encoded, safe=""), quote_plus(encoded), base64.b64encode(encoded).decode().rstrip("=")))
-    for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, MASK)
-    return _NAMED.sub(r"\1" + MASK, _TOKEN.sub(MASK, text))
-
-
-def scrub_all(value: Any) -> Any:
-    """Return JSON data with every text in it scrubbed."""
-    if isinstance(value, dict):
-        return {key: scrub_all(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [scrub_all(item) for item in value]
-    return scrub(value) if isinstance(value, str) else value
-
-
-class Log:
-    """One line per step, in words, with the UTC time. A broken pipe must never stop a rotation half-way."""
-
-    def __init__(self, write: Callable[[str], object], debug: bool = False) -> None:
-        self._write = write
-        self._debug = debug
-        self.steps: list[str] = []
-
-    def say(self, text: str) -> None:
-        """Write one step."""
-        line = scrub(" ".join(text.split()))
-        self.steps.append(line)
-        self._emit(line)
-
-    def detail(self, text: str) -> None:
-        """Write one line that only ``--debug`` shows."""
-        if self._debug:
-            self._emit("  " + scrub(text))
-
-    def _emit(self, line: str) -> None:
-        try:
-            self._write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + line + "\n")
-        except (OSError, ValueError):
-            self._write = _discard
-
-
-def to_stderr(line: str) -> None:
-    """Write a line to stderr at once; where there is no stderr, nowhere."""
-    if sys.stderr is not None:
-        sys.stderr.write(line)
-        sys.stderr.flush()
-
-
-def _discard(line: str) -> None:
-    del line
+    return printable(" ".join(str(text).split()))
 
 
 # ---- base.timing ----------------------------------------------------------------------------------------------------
@@ -418,8 +495,8 @@ class Application:
     read_at: datetime
 
     def credential(self, key_id: str) -> Credential | None:
-        """Return the credential with that key id, compared without case."""
-        wanted = key_id.strip().lower()
+        """Return the credential with that key id, in whatever spelling of a GUID; what is none names nothing."""
+        wanted = guid(key_id)
         return next((credential for credential in self.credentials if credential.key_id == wanted), None)
 
 
@@ -561,18 +638,18 @@ def token_of(text: str, where: str) -> FederatedToken:
 
 def _host_file(path: str, what: str) -> bytes:
     """Return the content of a small file of this host. Raises BadInput, which never quotes it."""
-    why = ""
     try:
         # Not to wait where it is a named pipe.
         handle = os.open(os.path.expanduser(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(handle, "rb") as file:
-            if stat.S_ISREG(os.fstat(handle).st_mode):
-                content = file.read(_LARGEST_FILE + 1)
-                if len(content) <= _LARGEST_FILE:
-                    return content
-                why = "it is too large"
-            else:
-                why = "it is no regular file"
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(0, "it is no regular file")
+            content = os.read(handle, _LARGEST_FILE + 1)
+            if len(content) > _LARGEST_FILE:
+                raise OSError(0, "it is too large")
+            return content
+        finally:
+            os.close(handle)
     except (OSError, ValueError) as problem:
         why = getattr(problem, "strerror", None) or "its name is none"
     todo = "check the path, and that the user who runs this may read it"
@@ -604,7 +681,7 @@ def end_of(token: Secret) -> datetime | None:
 # Certificates to sign in with, opened in memory: PEM and PFX (PKCS #12), with or without a passphrase.
 
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -653,7 +730,7 @@ def _pem(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    blocks = [(match[1], match[0]) for match in _BLOCK.finditer(content)]
+    blocks = [(match[1], match[0]) for match in _PEM_BLOCK.finditer(content)]
     keys = [block for kind, block in blocks if kind.endswith(b"PRIVATE KEY")]
     if len(keys) != 1:
         raise _Unusable("it holds no private key" if not keys else "it holds several private keys")
@@ -884,7 +961,7 @@ class _Connection:
             lasting = not status.startswith(("408", "429", "5"))
             return NotConnected(f"{proxy} refuses a connection to {target} ({status})", todo, lasting)
         if isinstance(problem, TimeoutError) or "timed out" in str(problem):
-            return NotConnected(f"{self._line.awaited} did not come within {duration(self.timeout)}")
+            return NotConnected(f"{self._line.awaited} did not come within {in_seconds(self.timeout)}")
         if isinstance(problem, ssl.SSLError):
             return NotConnected(f"{self._line.awaited} failed ({(problem.reason or 'no reason').replace('_', ' ')})")
         return NotConnected(f"{self._line.awaited} failed ({getattr(problem, 'strerror', None) or 'it broke off'})")
@@ -948,7 +1025,7 @@ def race(host: str, port: int, timeout: float, line: Line, name: str) -> socket.
         todo = "let the service open more files (LimitNOFILE), or end what keeps them open" if handles else REACH
         raise NotConnected(f"no connection could be begun ({problem.strerror})", todo, lasting=handles) from None
     if winner is None:
-        left = f" within {duration(timeout)}" if time.monotonic() >= end else ""
+        left = f" within {in_seconds(timeout)}" if time.monotonic() >= end else ""
         raise NotConnected(f"no connection to {name}{left} ({', '.join(failures)})")
     line.families[host] = winner.family
     winner.settimeout(timeout)
@@ -1005,7 +1082,7 @@ def in_turn(addresses: Sequence[Any], family: int | None) -> list[Any]:
     return [queue[number] for number in range(len(addresses)) for queue in queues if number < len(queue)]
 
 
-def duration(value: float) -> str:
+def in_seconds(value: float) -> str:
     """Return seconds in words."""
     return f"{value:.3g} s"
 
@@ -1092,7 +1169,7 @@ class Reply:
             page = self.page()
             if page is None:
                 return f"the answer of {self.host} is no JSON {about}"
-            title = f" with the title {' '.join(page['title'].split())!r}" if page["title"] else ""
+            title = f" with the title '{foreign(page['title'])}'" if page["title"] else ""
             return f"a page{title} came in place of the answer of {self.host} {about}"
         return ""
 
@@ -1254,7 +1331,7 @@ class Http:
             if not line.sent:  # requests has found no way to make a request of it
                 raise NotConnected("the address of the service is none", HOST, lasting=True) from None
             if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(problem):
-                raise Unanswered(f"{line.awaited} was not complete within {duration(read)}", sent=True) from None
+                raise Unanswered(f"{line.awaited} was not complete within {in_seconds(read)}", sent=True) from None
             raise Unanswered(
                 f"the connection to {line.where} broke before the answer was complete", sent=True
             ) from None
@@ -1452,7 +1529,7 @@ def _service_words(answer: dict[str, Any], last: Reply | None) -> str:
     nested = body.get("error")
     found = [body.get("error_description"), body.get("message"), nested if isinstance(nested, str) else None]
     text = next((each for each in found if isinstance(each, str) and each.strip()), "")
-    first = text.strip().splitlines()[0][:300] if text else "its answer has no readable reason"
+    first = foreign(text.strip().splitlines()[0]) if text else "its answer has no readable reason"
     return f"{first} (HTTP {last.status})"
 
 
@@ -1758,14 +1835,14 @@ def _reason(answer: Mapping[str, Any]) -> str:
     for code in _codes(answer):
         if code in _WORDS:
             return f"{_WORDS[code]} (AADSTS{code})"
-    lines = str(answer.get("error_description") or "").splitlines()
+    lines = str(answer.get("error_description") or "").strip().splitlines()
     error = answer.get("error")
     if lines:
-        return f"{error}: {lines[0][:300]}"
+        return f"{foreign(error)}: {foreign(lines[0])}"
     if answer.get("between"):
         return str(answer["between"])
     status = answer.get("http_status")
-    return str(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
+    return foreign(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
 
 
 def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refused:
@@ -1912,12 +1989,12 @@ class Graph:
         listed = body.get("passwordCredentials")
         if not object_id or not client_id or not isinstance(listed, list):
             between = reply.between()
-            what = between or "Graph's answer is no application with a list of its secrets"
-            raise NotDone(what, reply.remedy() if between else "", certain=False)
+            why = between or "Graph's answer is no application with a list of its secrets"
+            raise NotDone(why, between and reply.remedy(), certain=False)
         return Application(
             object_id,
             client_id,
-            str(body.get("displayName") or client_id),
+            foreign(body.get("displayName") or client_id),
             str(body.get("signInAudience")).lower() in _TWO_SECRETS,
             tuple(credentials_in(listed)),
             _server_time(reply),
@@ -2044,7 +2121,7 @@ class Graph:
     def _problem(self, reply: Reply) -> NotDone:
         error = reply.json().get("error")
         error = error if isinstance(error, dict) else {}
-        code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        code, message = foreign(error.get("code") or ""), foreign(error.get("message") or "")
         if not code and reply.between():
             return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
         why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
@@ -2171,6 +2248,83 @@ class Labelled:
 
     def __repr__(self) -> str:
         return f"Labelled({self.uid!r}, {[label for label, value in self._pairs]!r})"
+
+
+# ---- services.secrecy -----------------------------------------------------------------------------------------------
+# What a record holds that is not to be said: its secrets, and what is not what the label of its field says.
+#
+# People type a secret into the field beside the right one. A value of a field of ours may be said only if it is what such
+# a field holds: a key id only if it is a GUID, a date only if it parses.
+
+
+_UID = re.compile(r"[A-Za-z0-9_-]{22}")
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
+_ENDPOINT = re.compile(r"(?:https://)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d+)?(?:/\S{,16})?", re.IGNORECASE)
+_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[\w@. /\\-]{0,254}")
+# In types of fields, and in labels where no type is known: the Gateway passes labels, or types where there are none.
+_SECRET = re.compile(r"secret|passw|passphrase|passkey|token|privatekey|keypair|pincode|onetimecode|apikey")
+
+
+def _is_guid(text: str) -> bool:
+    return guid(text) is not None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _is_none(text: str) -> bool:
+    """Whatever is short enough to be one of a few words is not searched for anyway."""
+    return False
+
+
+_OURS: dict[str, Callable[[str], bool]] = {
+    "applicationobjectid": _is_guid,
+    "applicationclientid": _is_guid,
+    "clientsecretid": _is_guid,
+    "clientid": _is_guid,
+    "pamazureclientid": _is_guid,
+    # Somebody has entered the secret's id in place of its value: to mask it would mask it everywhere.
+    "clientsecret": _is_guid,
+    "tenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
+    "pamazuretenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
+    "expires": lambda text: parse_time(text) is not None,
+    "lifetimedays": _is_number,
+    "keepprevious": _is_number,
+    "verifytimeout": _is_number,
+    # "token" in its label does not make a path a secret.
+    "oidctokenfilepath": lambda text: bool(_PATH.fullmatch(text)),
+    "certificatepath": lambda text: bool(_PATH.fullmatch(text)),
+    "managedidentity": _is_none,
+    "verify": _is_none,
+    "retire": _is_none,
+    "retireafter": _is_none,
+    "adopt": lambda text: all(_UID.fullmatch(uid) for uid in re.split(r"[\s,;]+", text) if uid),
+    "azureauthorityfqdn": lambda text: bool(_ENDPOINT.fullmatch(text)),
+    "azuregraphendpoint": lambda text: bool(_ENDPOINT.fullmatch(text)),
+}
+
+
+def learn(fields: Iterable[tuple[str, str, Any]]) -> None:
+    """Let the scrubber know what of these fields (label, type, value) is not to be said, before anything is."""
+    for label, kind, value in fields:
+        plain = normalise(label)
+        is_as_labelled = _OURS.get(plain)
+        if is_as_labelled is None and not _SECRET.search(plain) and not _SECRET.search(normalise(kind)):
+            continue
+        for text in _texts(value):
+            if is_as_labelled is None or not is_as_labelled(text.strip()):
+                remember(text)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))
 
 
 # ---- services.vault -------------------------------------------------------------------------------------------------
@@ -2367,7 +2521,7 @@ class Vault:
         except Exception as problem:
             raise BadInput(
                 "the Keeper configuration cannot be used",
-                f"{type(problem).__name__}: {problem}",
+                f"{type(problem).__name__}: {foreign(problem)}",
                 "use a configuration that has been initialised",
             ) from None
         self._sdk.post_function = self._post
@@ -2525,8 +2679,8 @@ class _SdkReply:
 
 def _error(reply: Reply) -> _Answered:
     body = reply.json()
-    code = str(body.get("result_code") or body.get("error") or "")
-    message = str(body.get("message") or body.get("additional_info") or "")
+    code = foreign(body.get("result_code") or body.get("error") or "")
+    message = foreign(body.get("message") or body.get("additional_info") or "")
     wait = retry_after(reply)
     if wait is None:
         wait = seconds_in(body.get("retry_after"))
@@ -2543,7 +2697,9 @@ def _record(sdk: Any) -> VaultRecord | None:
         return None
     # is_editable is None where the server leaves it out.
     editable = sdk.is_editable is not False
-    return VaultRecord(sdk.uid, str(sdk.title or ""), str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
+    learn((str(item.get("label") or ""), str(item.get("type") or ""), item.get("value")) for item in _fields(sdk.dict))
+    title = bounded(sdk.title or "")
+    return VaultRecord(sdk.uid, title, str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
 
 
 def _fields(data: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -2923,7 +3079,8 @@ def unlisted(policy: Policy, published: Published, application: Application, now
     key_id, made = guid(published.key_id), made_at(policy, published)
     if key_id is None or made is None or application.credential(key_id):
         return ()
-    young = made > now - YOUNG
+    # An end that this lifetime does not give tells nothing: the lifetime was another one then.
+    young = abs(now - made) < YOUNG
     return (Credential(key_id, start=made, end=parse_time(published.expires)),) if young else ()
 
 
@@ -2941,11 +3098,17 @@ def superseded(item: Credential, known: Situation, listed: Sequence[Credential])
     shown = known.shown
     if known.expired(item):
         return (item.end or known.now) - known.policy.retire_after
-    if shown is not None and item.key_id != shown.key_id and older(item, shown.start):
+    if shown is not None and is_superseded(item, known):
         line = [*(other for other in listed if known.is_ours(other)), shown]
         later = [other.start for other in line if other.start and item.start and other.start > item.start]
         return min(later)
     return known.published_at or known.now
+
+
+def is_superseded(item: Credential, known: Situation) -> bool:
+    """Whether something took the secret's place before this run: it is older than the one that the record shows."""
+    shown = known.shown
+    return shown is not None and item.key_id != shown.key_id and older(item, shown.start)
 
 
 @dataclass(frozen=True)
@@ -3562,11 +3725,23 @@ def _holding(record: Labelled, ids: Sequence[str], key_id: str, secret: str) -> 
 def holder(sources: Sources, client_id: str) -> str:
     """Return, in words, which source other than the target's own record holds a credential of the application with this
     client id; empty where none does."""
-    held = [(identity.client_id, identity.source) for identity in (sources.explicit, sources.fallback) if identity]
-    held += [(record.get("application_client_id"), _name(record)) for record in sources.attached]
+
+    def is_it(text: str) -> bool:
+        return (guid(text) or text.strip().lower()) == client_id
+
+    for identity in (sources.explicit, sources.fallback):
+        if identity and is_it(identity.client_id):
+            return identity.source
+    records = [(record, ("application_client_id",), ("client_secret",)) for record in sources.attached]
     if sources.configuration is not None:
-        held.append((sources.configuration.get(*_CLIENT_ID), _name(sources.configuration)))
-    return next((source for name, source in held if (guid(name) or name.strip().lower()) == client_id), "")
+        records.append((sources.configuration, _CLIENT_ID, _CLIENT_SECRET))
+    for record, ids, secrets in records:
+        if not is_it(record.get(*ids)):
+            continue
+        # What has to be asked for comes last.
+        if any(map(record.get, (*secrets, *_HOST_FIELDS))) or sources.files(record.uid):
+            return _name(record)
+    return ""
 
 
 def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
@@ -3811,7 +3986,9 @@ class Subject:
             "client_id": app.client_id,
         }
         self.published = published_in(self.record)
-        facts.update(previous_key_id=self.published.key_id, previous_expires=self.published.expires)
+        key_id, expires = self.published.key_id, self.published.expires
+        facts["previous_key_id"] = key_id if guid(key_id) else ""
+        facts["previous_expires"] = expires if parse_time(expires) else ""
         facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
         secret = self.record.secret(FIELD_SECRET)
         self.shown = self.proving(Secret(secret)) if secret else None
@@ -4101,7 +4278,9 @@ def plan(known: Situation) -> Plan:
         )
     end = after(known.now, policy.lifetime_days)
     reason = _reason_to_rotate(known)
-    return Plan(ROTATE if reason else KEEP, reason or _valid(known), end, sort_out(known, application.credentials))
+    if reason:
+        return Plan(ROTATE, reason, end, sort_out(known, application.credentials))
+    return Plan(KEEP, _valid(known), end, sort_out(replace(known, new=known.shown), application.credentials))
 
 
 def _valid(known: Situation) -> str:
@@ -4137,28 +4316,28 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
     ended = [item for item in listed if known.expired(item)]
     if ended:
         return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
-    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
+    old = [one for one in outlook.old if is_superseded(one.credential, known)]
     first = min(old, key=lambda one: one.due or known.now, default=None)
-    if first is not None and known.shown is not None and first.due:
+    if first is not None and first.due:
         if first.due <= known.now:
             return first, None
         if first.due <= known.now + timedelta(seconds=SOON):
             return first, first.due
-    # What only this run's publishing would supersede has no time that comes nearer from run to run.
-    lasting = first is not None and known.shown is not None and older(first.credential, known.shown.start)
-    raise no_room(known, listed, first.due if first and lasting else None)
+    raise no_room(known, listed, first.due if first else None)
 
 
 def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
     """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
     outlook = sort_out(known, listed)
-    reasons = {one.key_id: one for one in outlook.stays(known.now)}
+    reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
+    later = [one.credential.key_id for one in outlook.old if not is_superseded(one.credential, known)]
+    reasons.update(dict.fromkeys(later, "nothing has superseded it yet"))
+    if known.shown is not None:
+        reasons[known.shown.key_id] = "the record shows it"
     words = []
     for item in listed:
-        shown = known.shown is not None and item.key_id == known.shown.key_id
         made = f"{item.display_name!r}, " if item.display_name else ""
-        why = "the record shows it" if shown else reasons[item.key_id].reason if item.key_id in reasons else "it is old"
-        words.append(f"{item.key_id} ({made}{why})")
+        words.append(f"{item.key_id} ({made}{reasons.get(item.key_id, 'it is old')})")
     if fits:
         todo = f"run it again after {format_time(fits)}, or lower retire_after"
     elif known.shown is None:
@@ -4541,6 +4720,7 @@ class Room:
 
 _SIGN_INS = 3
 _SIGN_IN_AGAIN = 5.0
+_SHORTEST_STEP = 1.0
 
 
 class Settling:
@@ -4558,14 +4738,15 @@ class Settling:
         budget, proving = self._budget, self._proving
         try:
             with budget.phase("let the new secret spread", SETTLE):
-                began = budget.awake()
-                until = began + seconds
+                until = budget.awake() + seconds
                 early()
                 if not seconds:
                     return
                 self._log.say(f"waiting {seconds:.0f} s before old secrets are removed")
-                step = seconds / _SIGN_INS
-                following = began + step
+                # Whatever went early: three sign-ins, and none of them at once.
+                now = budget.awake()
+                step = max(_SHORTEST_STEP, (until - now) / _SIGN_INS)
+                following, until = now + step, max(until, now + _SIGN_INS * step)
                 while True:
                     budget.pause(max(0.0, following - budget.awake()))
                     if not proving.verify:
@@ -4747,7 +4928,7 @@ class Rotation:
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
-            known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
+            known=self._subject.known,
             budget=self._budget,
             log=self._log,
         )
@@ -5362,6 +5543,7 @@ def read_request(stream: IO[bytes]) -> Request:
     items = _decode(records.encode("ascii", "replace"), "records on stdin") if records.strip() else []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
+    learn((key, key, value) for item in (message, *items) for key, value in item.items())
     return Request(
         _uid(message, "userRecordUid", required=True),
         _uid(message, "providerRecordUid", required=False),
@@ -5395,7 +5577,7 @@ def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
 
 def _labelled(item: Mapping[str, Any]) -> Labelled:
     pairs = [(str(key), value) for key, value in item.items() if key not in ("uid", "title")]
-    return Labelled(text_of(item.get("uid")), text_of(item.get("title")), pairs)
+    return Labelled(text_of(item.get("uid")), bounded(text_of(item.get("title"))), pairs)
 
 
 def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | None = None) -> tuple[str, str]:
@@ -5513,7 +5695,8 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         # Only outside of a rotation's phases, where nothing has begun or everything has ended.
         return ended(Refused("the run was stopped", str(stop), "run it again"), {}, log)
     except Exception as bug:
-        text = verdict("error", {}, f"a bug: {type(bug).__name__}: {bug}", "", "run it with --debug and report it")
+        what = f"a bug: {type(bug).__name__}: {foreign(bug)}"
+        text = verdict("error", {}, what, "", "run it with --debug and report it")
         log.say(text)
         if options.debug:
             for line in traceback.format_exc().splitlines():

@@ -289,14 +289,34 @@ def test_a_field_of_a_type_that_holds_no_text(world: World, form: str) -> None:
     assert_refused(world, FORMS[form](world), "bad_input", "expires", "date")
 
 
-def test_no_room_for_a_second_secret(form: str) -> None:
-    with make_world() as world:
-        world.app.audience = "AzureADandPersonalMicrosoftAccount"
-        world.app.add_secret("of somebody else")
-        result = FORMS[form](world)
-        assert result.status == "refused"
-        assert "no room" in result.message
-        assert len(world.app.live_secrets()) == 2
+@pytest.mark.parametrize("label", ["application_object_id", "client_secret", "client_secret_id", "expires"])
+@pytest.mark.parametrize("section", ["custom", "fields"])
+def test_two_fields_of_one_name(world: World, form: str, label: str, section: str) -> None:
+    """Nobody can tell which one is read, and which one would keep a dead secret."""
+    kind = "secret" if label == "client_secret" else "text"
+    value = world.record.value(label)
+    world.record.data[section].append({"type": kind, "label": label, "value": [value]})
+    before = world.sandbox.vault.snapshot()
+    result = FORMS[form](world)
+    assert result.status in ("bad_input", "refused"), result.said()
+    assert result.message.count(label) >= 1
+    assert any(word in result.message for word in ("twice", "two", "both", "several", "2 fields"))
+    assert (world.live(), world.sandbox.vault.snapshot()) == ({world.old.key_id}, before)
+
+
+def test_two_fields_that_match_a_name_equally_well_are_both_named(world: World, form: str) -> None:
+    field = world.record.field_named("client_secret")
+    assert field is not None
+    field["label"] = "Client Secret"
+    world.record.data["custom"].append({"type": "secret", "label": "client-secret", "value": ["another"]})
+    assert_refused(world, FORMS[form](world), "bad_input", "Client Secret", "client-secret")
+
+
+def test_the_one_that_matches_exactly_counts(world: World, form: str) -> None:
+    world.record.data["custom"].insert(0, {"type": "secret", "label": "Client Secret", "value": ["of something else"]})
+    assert FORMS[form](world).returncode == 0
+    assert world.agrees()
+    assert world.record.value("Client Secret") == "of something else"
 
 
 @pytest.mark.parametrize(
@@ -310,6 +330,10 @@ def test_no_room_for_a_second_secret(form: str) -> None:
         ("retire", "some"),
         ("verify", "perhaps"),
         ("verify_timeout", "2m"),
+        ("retire_after", "soon"),
+        ("retire_after", "-1"),
+        ("retire_after", "91d"),
+        ("retire_after", "1.5h"),
     ],
 )
 def test_a_tuning_field_that_cannot_be_read(name: str, value: str) -> None:

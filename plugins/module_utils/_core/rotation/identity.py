@@ -116,11 +116,23 @@ def _holding(record: Labelled, ids: Sequence[str], key_id: str, secret: str) -> 
 def holder(sources: Sources, client_id: str) -> str:
     """Return, in words, which source other than the target's own record holds a credential of the application with this
     client id; empty where none does."""
-    held = [(identity.client_id, identity.source) for identity in (sources.explicit, sources.fallback) if identity]
-    held += [(record.get("application_client_id"), _name(record)) for record in sources.attached]
+
+    def is_it(text: str) -> bool:
+        return (guid(text) or text.strip().lower()) == client_id
+
+    for identity in (sources.explicit, sources.fallback):
+        if identity and is_it(identity.client_id):
+            return identity.source
+    records = [(record, ("application_client_id",), ("client_secret",)) for record in sources.attached]
     if sources.configuration is not None:
-        held.append((sources.configuration.get(*_CLIENT_ID), _name(sources.configuration)))
-    return next((source for name, source in held if (guid(name) or name.strip().lower()) == client_id), "")
+        records.append((sources.configuration, _CLIENT_ID, _CLIENT_SECRET))
+    for record, ids, secrets in records:
+        if not is_it(record.get(*ids)):
+            continue
+        # What has to be asked for comes last.
+        if any(map(record.get, (*secrets, *_HOST_FIELDS))) or sources.files(record.uid):
+            return _name(record)
+    return ""
 
 
 def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:

@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ..base.errors import Refused
 from ..base.timing import SOON
 from ..services.application import Credential, after, format_time, guid
-from .deciding import Decision, Fate, Situation, Sorted, older, rank, sort_out
+from .deciding import Decision, Fate, Situation, Sorted, is_superseded, rank, sort_out
 
 ROTATE, KEEP = "rotate", "keep"
 
@@ -46,7 +46,9 @@ def plan(known: Situation) -> Plan:
         )
     end = after(known.now, policy.lifetime_days)
     reason = _reason_to_rotate(known)
-    return Plan(ROTATE if reason else KEEP, reason or _valid(known), end, sort_out(known, application.credentials))
+    if reason:
+        return Plan(ROTATE, reason, end, sort_out(known, application.credentials))
+    return Plan(KEEP, _valid(known), end, sort_out(replace(known, new=known.shown), application.credentials))
 
 
 def _valid(known: Situation) -> str:
@@ -82,28 +84,28 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
     ended = [item for item in listed if known.expired(item)]
     if ended:
         return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
-    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
+    old = [one for one in outlook.old if is_superseded(one.credential, known)]
     first = min(old, key=lambda one: one.due or known.now, default=None)
-    if first is not None and known.shown is not None and first.due:
+    if first is not None and first.due:
         if first.due <= known.now:
             return first, None
         if first.due <= known.now + timedelta(seconds=SOON):
             return first, first.due
-    # What only this run's publishing would supersede has no time that comes nearer from run to run.
-    lasting = first is not None and known.shown is not None and older(first.credential, known.shown.start)
-    raise no_room(known, listed, first.due if first and lasting else None)
+    raise no_room(known, listed, first.due if first else None)
 
 
 def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
     """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
     outlook = sort_out(known, listed)
-    reasons = {one.key_id: one for one in outlook.stays(known.now)}
+    reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
+    later = [one.credential.key_id for one in outlook.old if not is_superseded(one.credential, known)]
+    reasons.update(dict.fromkeys(later, "nothing has superseded it yet"))
+    if known.shown is not None:
+        reasons[known.shown.key_id] = "the record shows it"
     words = []
     for item in listed:
-        shown = known.shown is not None and item.key_id == known.shown.key_id
         made = f"{item.display_name!r}, " if item.display_name else ""
-        why = "the record shows it" if shown else reasons[item.key_id].reason if item.key_id in reasons else "it is old"
-        words.append(f"{item.key_id} ({made}{why})")
+        words.append(f"{item.key_id} ({made}{reasons.get(item.key_id, 'it is old')})")
     if fits:
         todo = f"run it again after {format_time(fits)}, or lower retire_after"
     elif known.shown is None:

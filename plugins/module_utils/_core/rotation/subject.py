@@ -15,7 +15,7 @@ from ..base.errors import BadInput, Refused
 from ..base.redact import Log, Secret
 from ..base.timing import Budget
 from ..base.version import VERSION
-from ..services.application import Application, Credential, guid
+from ..services.application import Application, Credential, guid, parse_time
 from ..services.entra import Answer, Entra
 from ..services.graph import Graph
 from ..services.http import Http
@@ -68,7 +68,9 @@ class Subject:
             "client_id": app.client_id,
         }
         self.published = published_in(self.record)
-        facts.update(previous_key_id=self.published.key_id, previous_expires=self.published.expires)
+        key_id, expires = self.published.key_id, self.published.expires
+        facts["previous_key_id"] = key_id if guid(key_id) else ""
+        facts["previous_expires"] = expires if parse_time(expires) else ""
         facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
         secret = self.record.secret(FIELD_SECRET)
         self.shown = self.proving(Secret(secret)) if secret else None

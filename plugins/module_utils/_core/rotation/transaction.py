@@ -187,7 +187,7 @@ class Rotation:
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
-            known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
+            known=self._subject.known,
             budget=self._budget,
             log=self._log,
         )

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from ..base.errors import BadInput, Refused, Stopped
-from ..base.redact import Log, scrub, to_stderr
+from ..base.redact import Log, foreign, scrub, to_stderr
 from ..base.timing import Budget, catch_signals
 from ..base.version import VERSION
 from ..rotation.doctor import dry_run
@@ -99,7 +99,8 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         # Only outside of a rotation's phases, where nothing has begun or everything has ended.
         return ended(Refused("the run was stopped", str(stop), "run it again"), {}, log)
     except Exception as bug:
-        text = verdict("error", {}, f"a bug: {type(bug).__name__}: {bug}", "", "run it with --debug and report it")
+        what = f"a bug: {type(bug).__name__}: {foreign(bug)}"
+        text = verdict("error", {}, what, "", "run it with --debug and report it")
         log.say(text)
         if options.debug:
             for line in traceback.format_exc().splitlines():

@@ -15,7 +15,7 @@ from ..base.errors import BadInput
 from ..base.redact import Secret
 from .credentials import Certificate
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _pem(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    blocks = [(match[1], match[0]) for match in _BLOCK.finditer(content)]
+    blocks = [(match[1], match[0]) for match in _PEM_BLOCK.finditer(content)]
     keys = [block for kind, block in blocks if kind.endswith(b"PRIVATE KEY")]
     if len(keys) != 1:
         raise _Unusable("it holds no private key" if not keys else "it holds several private keys")

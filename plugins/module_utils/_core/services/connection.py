@@ -210,7 +210,7 @@ class _Connection:
             lasting = not status.startswith(("408", "429", "5"))
             return NotConnected(f"{proxy} refuses a connection to {target} ({status})", todo, lasting)
         if isinstance(problem, TimeoutError) or "timed out" in str(problem):
-            return NotConnected(f"{self._line.awaited} did not come within {duration(self.timeout)}")
+            return NotConnected(f"{self._line.awaited} did not come within {in_seconds(self.timeout)}")
         if isinstance(problem, ssl.SSLError):
             return NotConnected(f"{self._line.awaited} failed ({(problem.reason or 'no reason').replace('_', ' ')})")
         return NotConnected(f"{self._line.awaited} failed ({getattr(problem, 'strerror', None) or 'it broke off'})")
@@ -274,7 +274,7 @@ def race(host: str, port: int, timeout: float, line: Line, name: str) -> socket.
         todo = "let the service open more files (LimitNOFILE), or end what keeps them open" if handles else REACH
         raise NotConnected(f"no connection could be begun ({problem.strerror})", todo, lasting=handles) from None
     if winner is None:
-        left = f" within {duration(timeout)}" if time.monotonic() >= end else ""
+        left = f" within {in_seconds(timeout)}" if time.monotonic() >= end else ""
         raise NotConnected(f"no connection to {name}{left} ({', '.join(failures)})")
     line.families[host] = winner.family
     winner.settimeout(timeout)
@@ -331,6 +331,6 @@ def in_turn(addresses: Sequence[Any], family: int | None) -> list[Any]:
     return [queue[number] for number in range(len(addresses)) for queue in queues if number < len(queue)]
 
 
-def duration(value: float) -> str:
+def in_seconds(value: float) -> str:
     """Return seconds in words."""
     return f"{value:.3g} s"

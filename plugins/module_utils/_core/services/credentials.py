@@ -117,18 +117,18 @@ def token_of(text: str, where: str) -> FederatedToken:
 
 def _host_file(path: str, what: str) -> bytes:
     """Return the content of a small file of this host. Raises BadInput, which never quotes it."""
-    why = ""
     try:
         # Not to wait where it is a named pipe.
         handle = os.open(os.path.expanduser(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(handle, "rb") as file:
-            if stat.S_ISREG(os.fstat(handle).st_mode):
-                content = file.read(_LARGEST_FILE + 1)
-                if len(content) <= _LARGEST_FILE:
-                    return content
-                why = "it is too large"
-            else:
-                why = "it is no regular file"
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(0, "it is no regular file")
+            content = os.read(handle, _LARGEST_FILE + 1)
+            if len(content) > _LARGEST_FILE:
+                raise OSError(0, "it is too large")
+            return content
+        finally:
+            os.close(handle)
     except (OSError, ValueError) as problem:
         why = getattr(problem, "strerror", None) or "its name is none"
     todo = "check the path, and that the user who runs this may read it"

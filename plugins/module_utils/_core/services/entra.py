@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..base.errors import BadInput, Refused
-from ..base.redact import Log, Secret
+from ..base.redact import Log, Secret, foreign
 from ..base.timing import Budget
 from .application import format_time
 from .certificate import open_certificate
@@ -323,14 +323,14 @@ def _reason(answer: Mapping[str, Any]) -> str:
     for code in _codes(answer):
         if code in _WORDS:
             return f"{_WORDS[code]} (AADSTS{code})"
-    lines = str(answer.get("error_description") or "").splitlines()
+    lines = str(answer.get("error_description") or "").strip().splitlines()
     error = answer.get("error")
     if lines:
-        return f"{error}: {lines[0][:300]}"
+        return f"{foreign(error)}: {foreign(lines[0])}"
     if answer.get("between"):
         return str(answer["between"])
     status = answer.get("http_status")
-    return str(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
+    return foreign(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
 
 
 def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refused:

@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..base.errors import BadInput, Refused
-from ..base.redact import Log, Secret
+from ..base.redact import Log, Secret, foreign
 from .application import Application, Credential, credentials_in, format_time, guid
 from .credentials import claims
 from .http import Http, Reply, Unanswered, busy, retry_after
@@ -122,12 +122,12 @@ class Graph:
         listed = body.get("passwordCredentials")
         if not object_id or not client_id or not isinstance(listed, list):
             between = reply.between()
-            what = between or "Graph's answer is no application with a list of its secrets"
-            raise NotDone(what, reply.remedy() if between else "", certain=False)
+            why = between or "Graph's answer is no application with a list of its secrets"
+            raise NotDone(why, between and reply.remedy(), certain=False)
         return Application(
             object_id,
             client_id,
-            str(body.get("displayName") or client_id),
+            foreign(body.get("displayName") or client_id),
             str(body.get("signInAudience")).lower() in _TWO_SECRETS,
             tuple(credentials_in(listed)),
             _server_time(reply),
@@ -254,7 +254,7 @@ class Graph:
     def _problem(self, reply: Reply) -> NotDone:
         error = reply.json().get("error")
         error = error if isinstance(error, dict) else {}
-        code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        code, message = foreign(error.get("code") or ""), foreign(error.get("message") or "")
         if not code and reply.between():
             return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
         why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""

@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..base.errors import OutOfTime
-from ..base.redact import Log
+from ..base.redact import Log, foreign
 from ..base.timing import Budget
-from .connection import HOST, REACH, Line, NotConnected, Session, duration
+from .connection import HOST, REACH, Line, NotConnected, Session, in_seconds
 
 try:
     import requests
@@ -99,7 +99,7 @@ class Reply:
             page = self.page()
             if page is None:
                 return f"the answer of {self.host} is no JSON {about}"
-            title = f" with the title {' '.join(page['title'].split())!r}" if page["title"] else ""
+            title = f" with the title '{foreign(page['title'])}'" if page["title"] else ""
             return f"a page{title} came in place of the answer of {self.host} {about}"
         return ""
 
@@ -261,7 +261,7 @@ class Http:
             if not line.sent:  # requests has found no way to make a request of it
                 raise NotConnected("the address of the service is none", HOST, lasting=True) from None
             if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(problem):
-                raise Unanswered(f"{line.awaited} was not complete within {duration(read)}", sent=True) from None
+                raise Unanswered(f"{line.awaited} was not complete within {in_seconds(read)}", sent=True) from None
             raise Unanswered(
                 f"the connection to {line.where} broke before the answer was complete", sent=True
             ) from None

@@ -15,7 +15,7 @@ import os
 from typing import Any
 
 from ..base.errors import Refused
-from ..base.redact import Log, Secret, remember
+from ..base.redact import Log, Secret, foreign, remember
 from ..base.timing import Budget
 from .application import guid
 from .credentials import Identity, claims
@@ -200,5 +200,5 @@ def _service_words(answer: dict[str, Any], last: Reply | None) -> str:
     nested = body.get("error")
     found = [body.get("error_description"), body.get("message"), nested if isinstance(nested, str) else None]
     text = next((each for each in found if isinstance(each, str) and each.strip()), "")
-    first = text.strip().splitlines()[0][:300] if text else "its answer has no readable reason"
+    first = foreign(text.strip().splitlines()[0]) if text else "its answer has no readable reason"
     return f"{first} (HTTP {last.status})"

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 
 from ..base.errors import BadInput, Refused
 from ..base.labels import Labelled, find, find_all, text_of
-from ..base.redact import Log, remember
+from ..base.redact import Log, bounded, foreign, remember
 from ..base.timing import Budget
 from .http import Http, Reply, Unanswered, pause_before, retry_after, seconds_in
+from .secrecy import learn
 
 try:
     from keeper_secrets_manager_core import SecretsManager
@@ -212,7 +213,7 @@ class Vault:
         except Exception as problem:
             raise BadInput(
                 "the Keeper configuration cannot be used",
-                f"{type(problem).__name__}: {problem}",
+                f"{type(problem).__name__}: {foreign(problem)}",
                 "use a configuration that has been initialised",
             ) from None
         self._sdk.post_function = self._post
@@ -370,8 +371,8 @@ class _SdkReply:
 
 def _error(reply: Reply) -> _Answered:
     body = reply.json()
-    code = str(body.get("result_code") or body.get("error") or "")
-    message = str(body.get("message") or body.get("additional_info") or "")
+    code = foreign(body.get("result_code") or body.get("error") or "")
+    message = foreign(body.get("message") or body.get("additional_info") or "")
     wait = retry_after(reply)
     if wait is None:
         wait = seconds_in(body.get("retry_after"))
@@ -388,7 +389,9 @@ def _record(sdk: Any) -> VaultRecord | None:
         return None
     # is_editable is None where the server leaves it out.
     editable = sdk.is_editable is not False
-    return VaultRecord(sdk.uid, str(sdk.title or ""), str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
+    learn((str(item.get("label") or ""), str(item.get("type") or ""), item.get("value")) for item in _fields(sdk.dict))
+    title = bounded(sdk.title or "")
+    return VaultRecord(sdk.uid, title, str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
 
 
 def _fields(data: Mapping[str, Any]) -> list[dict[str, Any]]:

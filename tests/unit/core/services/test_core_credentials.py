@@ -67,7 +67,7 @@ def test_what_is_no_token_is_neither_sent_nor_quoted(tmp_path, content):
     ("place", "why"),
     [
         ("absent", "No such file"),
-        ("folder", "Is a directory"),
+        ("folder", "no regular file"),
         ("pipe", "no regular file"),
         ("huge", "too large"),
         ("nul\x00byte", "its name is none"),
