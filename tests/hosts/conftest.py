@@ -17,8 +17,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import machines
-from cores import CORES, make_core
 from provision import Provision, Shop, make_wheels
+
+from cores import CORES, make_core
 
 sys.path.insert(0, str(machines.CHECKOUT / "tests" / "e2e"))
 

@@ -18,9 +18,10 @@ import subprocess
 import time
 
 import pytest
-from cores import CORES
 from machines import ADMIN
 from provision import OLD_IDNA, PASSWORD, ROLE, SCRIPT, Provision
+
+from cores import CORES
 
 HOME = "/opt/keeper-azure-rotation"
 VENV = f"{HOME}/venv"

@@ -10,15 +10,17 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..base.errors import BadInput, Refused, RotationError
 from ..base.redact import Log, Secret
 from ..base.timing import RESOLVE, SOON, Budget
-from ..services.application import Application, guid
-from ..services.entra import Answer, Entra, Identity
+from ..services.application import Application, format_time, guid
+from ..services.certificate import open_certificate
+from ..services.credentials import Identity
+from ..services.entra import Answer, Cloud, Entra
 from ..services.graph import Graph
 from ..services.http import Http
 from .evidence import published_in
@@ -33,7 +35,7 @@ OK, WARNING, FAILURE, SKIPPED = "ok", "warning", "failure", "skipped"
 PACKAGES = ("requests", "msal", "keeper-secrets-manager-core")
 # Entra accepts no more than five minutes; a minute is what a host that keeps time is far below.
 LARGEST_SKEW = 60.0
-# So many days before the admin application's own secret ends it is time to renew it.
+# So many days before the admin application's own secret or certificate ends it is time to renew it.
 _RENEW_DAYS = 30
 _ALL = {"Application.ReadWrite.All", "Directory.ReadWrite.All"}
 _OWNED = "Application.ReadWrite.OwnedBy"
@@ -60,6 +62,7 @@ class Doctor:
         self._exit_status = 0
         self._task: Task
         self._identity: Identity
+        self._cloud: Cloud
         self._entra: Entra
         self._graph: Graph
         self._application: Application
@@ -71,7 +74,9 @@ class Doctor:
             ("Keeper", (), self._keeper),
             ("record", ("Keeper",), self._fields),
             ("edit right", ("Keeper",), self._edit_right),
-            ("admin", ("Keeper",), self._admin),
+            ("admin identity", ("Keeper",), self._choose),
+            ("certificate", ("admin identity",), self._certificate),
+            ("admin", ("admin identity", "certificate"), self._admin),
             ("application", ("record", "admin"), self._find),
             ("permission", ("application",), self._permission),
             ("clock", ("application",), self._clock),
@@ -161,13 +166,24 @@ class Doctor:
             raise read_only(self._task.record.uid)
         self._add("edit right", OK, "the record may be edited")
 
-    def _admin(self) -> None:
-        self._identity, cloud = choose(self._task.sources)
+    def _choose(self) -> None:
+        self._identity, self._cloud = choose(self._task.sources)
         identity = self._identity
-        self._entra = Entra(self._http, cloud, identity.tenant_id, self._budget, self._log)
-        self._graph = Graph(self._http, cloud.graph, identity.client_id, self._sign_in, self._log)
+        self._add("admin identity", OK, f"{identity.name} from {identity.source}: {identity.why}")
+
+    def _certificate(self) -> None:
+        if self._identity.certificate:
+            end = open_certificate(self._identity.certificate).end
+            soon = end - datetime.now(timezone.utc) < timedelta(days=_RENEW_DAYS)
+            todo = "renew it, and give the new one to the application before" if soon else ""
+            self._add("certificate", WARNING if soon else OK, f"it is valid until {format_time(end)}", todo)
+
+    def _admin(self) -> None:
+        identity = self._identity
+        self._entra = Entra(self._http, self._cloud, identity.tenant_id, self._budget, self._log)
+        self._graph = Graph(self._http, self._cloud.graph, identity.client_id, self._sign_in, self._log)
         self._graph.connect()
-        text = f"{identity.client_id} from {identity.source} signs in at {cloud.authority} ({identity.why})"
+        text = "this host has its token" if identity.managed else f"it signs in at {self._cloud.authority}"
         self._add("admin", OK, text)
 
     def _sign_in(self) -> Secret:
@@ -232,20 +248,23 @@ class Doctor:
             self._add("other records", OK, "no other record that is seen names the application or shows its secrets")
 
     def _permission(self) -> None:
-        roles = self._graph.roles()
+        roles, identity = self._graph.roles(), self._identity
+        admin = identity.name if identity.managed else "the admin application"
         if not roles:
             self._add("permission", WARNING, "the token shows no permissions", "make sure of " + _OWNED)
         elif roles & _ALL:
             self._add("permission", OK, ", ".join(sorted(roles & _ALL)))
         elif _OWNED not in roles:
             self._exit_status = Refused.exit_status
-            todo = f"grant {_OWNED} to the admin application and consent to it"
+            todo = f"grant {_OWNED} to {admin} and consent to it"
+            if identity.managed:
+                todo += "; Azure keeps a managed identity's token for up to 24 hours, and what it may do with it"
             self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles))}", todo)
         else:
             owns = self._graph.owns(self._application)
             if owns is False:
                 self._exit_status = Refused.exit_status
-                todo = "make the admin application's service principal an owner of the application"
+                todo = f"make the service principal of {admin} an owner of the application"
                 self._add("permission", FAILURE, f"{_OWNED}, but it does not own the application", todo)
             elif owns is None:
                 self._add("permission", WARNING, f"{_OWNED}; Graph does not tell who owns the application")

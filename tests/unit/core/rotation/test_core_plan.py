@@ -255,7 +255,7 @@ def test_what_stays_in_any_case_makes_no_room(title, more, why):
 
 
 def test_what_only_this_run_supersedes_is_due_as_if_it_had_published_at_its_begin():
-    """It is newer than what the record shows, and not of this record; the policy removes it after the rotation anyhow."""
+    """It is newer than what the record shows, and the policy removes it after the rotation anyhow."""
     listed = [CURRENT, credential("hand", 1, "by hand")]
     assert make_room(*listed, policy=Policy(retire_after=AT_ONCE), published_at=NOW) == "hand"
     assert make_room(*listed, published_at=NOW) == "hand in 30 s"
