@@ -15,12 +15,26 @@ the rulers below; it is not edited by hand. To verify a copy, compare its SHA-25
     sha256sum rotate_azure_app.py
 """
 
-from __future__ import annotations
+from __future__ import annotations  # Python 3.9 or newer is needed: let the script command name one
+
+import sys
+
+if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    del sys.path[0]  # the folder of this file: nothing that lies beside it is to be imported
+if sys.version_info < (3, 9):
+    if sys.stderr is not None:
+        sys.stderr.write(
+            f"BAD INPUT: this script needs Python 3.9 or newer, and was started with Python {sys.version.split()[0]} "
+            f"({sys.executable}). Next: let the script command name a newer one.\n"
+        )
+    sys.exit(2)
 
 import argparse
 import base64
 import binascii
 import copy
+import errno
+import functools
 import itertools
 import json
 import logging
@@ -29,9 +43,10 @@ import os
 import platform
 import random
 import re
+import selectors
 import signal
+import socket
 import ssl
-import sys
 import threading
 import time
 import traceback
@@ -42,9 +57,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum, IntEnum
+from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, IO, TypeVar
+from typing import Any, IO, TYPE_CHECKING, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 from weakref import WeakValueDictionary
 
@@ -259,7 +275,7 @@ class Budget:
     """The time that is left (seconds, monotonic clock). Outside of a phase it is unlimited."""
 
     def __init__(self) -> None:
-        self._end = float("inf")
+        self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
 
@@ -279,38 +295,46 @@ class Budget:
 
     @contextmanager
     def phase(self, name: str, seconds: float) -> Iterator[None]:
-        """Limit what runs inside to ``seconds``; it raises OutOfTime at the end of them."""
-        before = self._end, self._phase
-        self._end, self._phase = min(before[0], time.monotonic() + seconds), name
+        """Limit what runs inside to ``seconds``; it raises OutOfTime at the end of them.
+
+        Within a phase that ends earlier, that one's end counts.
+        """
+        before = self._end, self._phase, self._seconds
+        end = time.monotonic() + seconds
+        if end < self._end:
+            self._end, self._phase, self._seconds = end, name, seconds
         self._arm()
         try:
             yield
         finally:
-            self._end, self._phase = before
+            self._end, self._phase, self._seconds = before
             self._arm()
 
     def check(self) -> None:
         """Raise OutOfTime when the phase has no time left."""
         if self.left() <= 0:
-            raise OutOfTime("no time left to " + self._phase)
+            raise self._over()
 
     def pause(self, seconds: float) -> None:
         """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
-        if seconds >= self.left() or seconds < 0:
-            raise OutOfTime("no time left to " + self._phase)
+        if not 0 <= seconds < self.left():
+            raise self._over()
         time.sleep(seconds)
 
+    def on_alarm(self, number: int, frame: Any) -> None:
+        """Handle SIGALRM: the phase is over."""
+        raise self._over()
+
+    def _over(self) -> OutOfTime:
+        return OutOfTime(f"no time left to {self._phase} (limit {self._seconds:.3g} s)")
+
     def _arm(self) -> None:
-        # Only where stoppable() has put a handler in place: the default action of SIGALRM is to kill.
+        # Only where catch_signals() has put a handler in place: the default action of SIGALRM is to kill.
         if _ALARM is None or threading.current_thread() is not threading.main_thread():
             return
-        if signal.getsignal(_ALARM) is _on_alarm:
+        if signal.getsignal(_ALARM) == self.on_alarm:
             finite = self._end != float("inf")
             signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0, _AGAIN)
-
-
-def _on_alarm(number: int, frame: Any) -> None:
-    raise OutOfTime("no time left")
 
 
 def catch_signals(budget: Budget) -> None:
@@ -328,7 +352,7 @@ def catch_signals(budget: Budget) -> None:
     for number in _SIGNALS:
         signal.signal(number, on_signal)
     if _ALARM is not None:
-        signal.signal(_ALARM, _on_alarm)
+        signal.signal(_ALARM, budget.on_alarm)
 
 
 # ---- base.version ---------------------------------------------------------------------------------------------------
@@ -434,20 +458,337 @@ def after(start: datetime, days: int) -> datetime:
         raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None
 
 
+# ---- services.connection --------------------------------------------------------------------------------------------
+# Connections of requests and urllib3: one trust for all, families of addresses raced, and the truth where none comes.
+#
+# urllib3 tries the addresses of a host one after the other, each until its timeout: a host whose IPv6 swallows packets
+# would take all the time there is.
+
+
+try:
+    from requests import Session as Base
+    from requests.adapters import HTTPAdapter
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+    from urllib3.exceptions import HTTPError
+    from urllib3.util.ssl_ import create_urllib3_context
+except ImportError as _problem:
+    REQUESTS_PROBLEM = str(_problem)
+    if not TYPE_CHECKING:  # the classes below are made all the same, but no objects of them
+        HTTPAdapter = HTTPConnection = HTTPSConnection = HTTPConnectionPool = HTTPSConnectionPool = Base = object
+else:
+    REQUESTS_PROBLEM = ""
+
+# What to do where a service is not reached at all.
+REACH = "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
+HOST = "correct the host name in the configuration that names it"
+_NO_HOST = "the address of the service holds no valid host name"
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")
+# The "Connection Attempt Delay" of https://www.rfc-editor.org/rfc/rfc8305#section-5, seconds.
+_HEAD_START = 0.25
+_NO_HANDLES = (errno.EMFILE, errno.ENFILE)
+
+
+class NotConnected(Exception):
+    """The request has certainly not left this host. It is none of requests' or urllib3's, so that neither wraps it.
+
+    ``todo`` is the next step. ``lasting``: nothing that a repetition could change.
+    """
+
+    def __init__(self, why: str, todo: str = REACH, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.todo = todo
+        self.lasting = lasting
+
+
+class Line:
+    """What is known of the request that is under way, for whoever must tell why it did not end well."""
+
+    def __init__(self) -> None:
+        self.sent = False
+        self.awaited = ""  # what is being waited for, where
+        self.where = ""  # host and address
+        self.families: dict[str, int] = {}  # by host, the family of the address that was connected to last
+
+
+@functools.cache
+def trust(bundle: str) -> ssl.SSLContext:
+    """Return the one context for all connections that trust this file or folder of CA certificates. Raises OSError.
+
+    To load a bundle of full size takes as long as several handshakes.
+    """
+    context = create_urllib3_context()
+    context.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
+    return context
+
+
+def _trust() -> ssl.SSLContext:
+    name = next((name for name in _BUNDLES if os.environ.get(name)), "")
+    bundle = os.environ[name] if name else DEFAULT_CA_BUNDLE_PATH
+    try:
+        return trust(bundle)
+    except OSError as problem:
+        # Only OpenSSL's own errors have no text of the system.
+        why = "it holds no certificate in PEM form" if isinstance(problem, ssl.SSLError) else problem.strerror
+        todo = f"let {name} name a file with PEM certificates" if name else "install the Python package certifi again"
+        source = f"{bundle} ({name})" if name else bundle
+        raise NotConnected(f"the CA bundle {source} cannot be used: {why}", todo, lasting=True) from None
+
+
+class Session(Base):
+    """A session that keeps ``line`` up to date, and nothing of what is answered. Raises NotConnected."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self.headers["User-Agent"] = "keeperpam.azure/" + VERSION
+        # requests replaces our Authorization header by an entry of ~/.netrc unless an auth object is set.
+        self.auth = _leave_alone
+        # A cookie would bind what follows to the replica that has set it.
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = _Adapter(line)
+        self.mount("https://", adapter)
+        self.mount("http://", adapter)
+
+    def get_redirect_target(self, resp: Any) -> None:
+        """Return none: even where redirections are not followed, requests reads their target and their whole body."""
+
+
+def _leave_alone(request: Any) -> Any:
+    return request
+
+
+class _Adapter(HTTPAdapter):
+    """Makes our connections, which share one trust."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._context = _trust()
+        pools = {"http": _HttpPool, "https": _HttpsPool}
+        self._pools = {scheme: functools.partial(pool, line=line) for scheme, pool in pools.items()}
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Make the pools of direct connections."""
+        super().init_poolmanager(*arguments, ssl_context=self._context, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Return the pools of connections through this proxy."""
+        if proxy.lower().startswith("socks"):
+            manager = super().proxy_manager_for(proxy, ssl_context=self._context, **options)
+            # PySocks' connections are not ours, and tell nothing.
+            self._line.sent, self._line.where, self._line.awaited = True, "the SOCKS proxy", "the SOCKS proxy's answer"
+            return manager
+        both = {"ssl_context": self._context, "proxy_ssl_context": self._context}
+        manager = super().proxy_manager_for(proxy, **both, **options)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        """Leave the CA bundle to the context, which has it already; otherwise each connection would load it."""
+        return super().build_connection_pool_key_attributes(request, True, cert)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Do nothing, for the same reason: the context verifies."""
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        """Return the pool for this request, directly or through the proxy."""
+        try:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        except (OSError, ValueError, HTTPError) as problem:
+            proxy = select_proxy(request.url, proxies)
+            raise (_proxy_problem(proxy, problem) if proxy else NotConnected(_NO_HOST, HOST, lasting=True)) from None
+
+
+def _proxy_problem(proxy: str, problem: Exception) -> NotConnected:
+    # Not quoted: it may hold a password, and where it is malformed, nobody knows at which place.
+    name = next((name for name in _PROXIES if os.environ.get(name) == proxy), "the proxy settings")
+    if "SOCKS" in str(problem):
+        todo = "install requests[socks] for the Python that runs this, or name an HTTP proxy"
+        return NotConnected(
+            f"{name} names a SOCKS proxy, for which the Python package PySocks is missing", todo, lasting=True
+        )
+    todo = f"correct {name}, the form is http://host:port"
+    return NotConnected(f"{name} holds no address of an HTTP proxy", todo, lasting=True)
+
+
+class _Connection:
+    """What is ours in both kinds of connections."""
+
+    host: str
+    port: int
+    timeout: float
+    sock: Any
+    proxy: Any
+    socket_options: Any
+    _dns_host: str
+    _tunnel_host: str | None
+
+    def __init__(self, *arguments: Any, line: Line, **options: Any) -> None:
+        self._line = line
+        self._where = ""
+        super().__init__(*arguments, **options)
+
+    def connect(self) -> None:
+        """Connect, through the proxy where there is one, and shake hands."""
+        host, proxy = self.host, f"the proxy {self.host}:{self.port}" if self.proxy else ""
+        target = self._tunnel_host or host
+        try:
+            super().connect()  # type: ignore[misc]
+        except (OSError, ValueError, HTTPError, HTTPException) as problem:
+            raise self._failed(problem, target, proxy) from None
+
+    def _failed(self, problem: Exception, target: str, proxy: str) -> NotConnected:
+        if isinstance(problem, UnicodeError):
+            return NotConnected(_NO_HOST, HOST, lasting=True)
+        if isinstance(problem, ssl.SSLCertVerificationError):
+            return NotConnected(f"the certificate of {self._where} is not trusted ({problem.verify_message})")
+        if str(problem).startswith("Tunnel connection failed"):
+            status = str(problem).split(": ", 1)[-1]
+            todo = f"let {proxy} pass connections to {target}, or correct the proxy settings"
+            lasting = not status.startswith(("408", "429", "5"))
+            return NotConnected(f"{proxy} refuses a connection to {target} ({status})", todo, lasting)
+        if isinstance(problem, TimeoutError) or "timed out" in str(problem):
+            return NotConnected(f"{self._line.awaited} did not come within {duration(self.timeout)}")
+        if isinstance(problem, ssl.SSLError):
+            return NotConnected(f"{self._line.awaited} failed ({(problem.reason or 'no reason').replace('_', ' ')})")
+        return NotConnected(f"{self._line.awaited} failed ({getattr(problem, 'strerror', None) or 'it broke off'})")
+
+    def _new_conn(self) -> socket.socket:
+        name = f"the proxy {self.host}" if self.proxy else self.host
+        line = self._line
+        line.awaited = f"the address of {name}"
+        sock = race(self._dns_host, self.port, self.timeout, line, name)
+        for option in self.socket_options or ():
+            sock.setsockopt(*option)
+        self._where = f"{name} ({sock.getpeername()[0]})"
+        if self._tunnel_host:
+            self._where = f"{self._tunnel_host} through {self._where}"
+        line.awaited = f"the TLS handshake with {self._where}"
+        return sock
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        """Send the request."""
+        self._line.sent = True
+        self._line.where = self._where
+        self._line.awaited = f"the answer of {self._where}"
+        super().request(*arguments, **options)  # type: ignore[misc]
+
+
+class _HttpConnection(_Connection, HTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _HttpsConnection(_Connection, HTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _HttpConnection  # type: ignore[assignment]
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection  # type: ignore[assignment]
+
+
+def race(host: str, port: int, timeout: float, line: Line, name: str) -> socket.socket:
+    """Return a connection to the first address of ``host`` that takes one: they are tried side by side.
+
+    Each has a head start over the next, and the families take turns (https://www.rfc-editor.org/rfc/rfc8305).
+    ``timeout`` is in seconds, for all of them together; ``name`` is the host in words. Raises NotConnected.
+    """
+    end = time.monotonic() + timeout
+    failures: list[str] = []
+    try:
+        with selectors.DefaultSelector() as begun:  # first, since a resolver that finds no file handle does not say so
+            addresses = in_turn(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), line.families.get(host))
+            line.awaited = f"a connection to {name} ({', '.join(address[4][0] for address in addresses)})"
+            winner = _first(addresses, begun, end, failures)
+    except socket.gaierror as problem:
+        raise NotConnected(f"the address of {name} was not found ({problem.strerror})") from None
+    except UnicodeError:
+        raise NotConnected(_NO_HOST, HOST, lasting=True) from None
+    except OSError as problem:
+        handles = problem.errno in _NO_HANDLES
+        todo = "let the service open more files (LimitNOFILE), or end what keeps them open" if handles else REACH
+        raise NotConnected(f"no connection could be begun ({problem.strerror})", todo, lasting=handles) from None
+    if winner is None:
+        left = f" within {duration(timeout)}" if time.monotonic() >= end else ""
+        raise NotConnected(f"no connection to {name}{left} ({', '.join(failures)})")
+    line.families[host] = winner.family
+    winner.settimeout(timeout)
+    return winner
+
+
+def _first(addresses: list[Any], begun: Any, end: float, failures: list[str]) -> socket.socket | None:
+    try:
+        while addresses or begun.get_map():
+            if addresses:
+                address = addresses.pop(0)
+                try:
+                    begun.register(_begin(address), selectors.EVENT_WRITE, address[4][0])
+                except OSError as problem:
+                    if problem.errno in _NO_HANDLES:
+                        raise
+                    failures.append(f"{address[4][0]}: {problem.strerror}")
+            left = end - time.monotonic()
+            if left <= 0:
+                failures += [f"{key.data}: no answer" for key in begun.get_map().values()]
+                return None
+            for key, _events in begun.select(min(left, _HEAD_START) if addresses else left):
+                begun.unregister(key.fileobj)
+                code = key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not code:
+                    found: socket.socket = key.fileobj
+                    return found
+                key.fileobj.close()
+                failures.append(f"{key.data}: {os.strerror(code)}")
+        return None
+    finally:
+        for key in list(begun.get_map().values()):
+            key.fileobj.close()
+
+
+def _begin(address: Any) -> socket.socket:
+    family, kind, protocol, _name, where = address
+    begun = socket.socket(family, kind, protocol)
+    begun.setblocking(False)
+    code = begun.connect_ex(where)
+    if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+        begun.close()
+        raise OSError(code, os.strerror(code))
+    return begun
+
+
+def in_turn(addresses: Sequence[Any], family: int | None) -> list[Any]:
+    """Return the addresses (as ``getaddrinfo`` does, family first) so that the families take turns.
+
+    ``family`` begins where it is there, else that of the first one.
+    """
+    order = sorted(dict.fromkeys(address[0] for address in addresses), key=lambda each: each != family)
+    queues = [[address for address in addresses if address[0] == each] for each in order]
+    return [queue[number] for number in range(len(addresses)) for queue in queues if number < len(queue)]
+
+
+def duration(value: float) -> str:
+    """Return seconds in words."""
+    return f"{value:.3g} s"
+
+
 # ---- services.http --------------------------------------------------------------------------------------------------
 # HTTP with one policy: timeouts on every call, kept-alive connections, retries only where they are safe.
 
 
 try:
     import requests
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
-except ImportError as _problem:
-    REQUESTS_PROBLEM = str(_problem)
-else:
-    REQUESTS_PROBLEM = ""
+    from urllib3.exceptions import HTTPError
+except ImportError:
+    pass  # connection.REQUESTS_PROBLEM tells
 
-# What to do where a service is not reached at all.
-REACH = "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
+# What to do where something else than the service has answered.
+PASS = "let what stands in between (a proxy, a web filter, the sign-in page of a network) pass requests to that host"
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5
@@ -455,23 +796,32 @@ CONNECT_ATTEMPTS = 3
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 _LARGEST_ANSWER = 64 * 1024 * 1024
+_HOST = re.compile(r"[\w.:-]{1,253}")
+_PAGE = re.compile(r"(?is)<(?:!doctype\s+html|html)\b(?:.*?<title[^>]*>(?P<title>.{,100}?)</title>)?")
+_PAGE_HEAD = 16384
 
 
 class Unanswered(Exception):
-    """No complete answer came. ``sent`` is False where the request has certainly not reached the server."""
+    """No complete answer came. ``sent`` is False where the request has certainly not reached the server.
 
-    def __init__(self, why: str, sent: bool) -> None:
+    ``todo`` is the next step. ``lasting``: nothing that a repetition could change.
+    """
+
+    def __init__(self, why: str, sent: bool, todo: str = REACH, lasting: bool = False) -> None:
         super().__init__(why)
         self.sent = sent
+        self.todo = todo
+        self.lasting = lasting
 
 
 class Reply:
-    """A complete HTTP answer."""
+    """A complete HTTP answer of ``host``, or of what stands before it."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, host: str = "") -> None:
         self.status = status
         self.headers = headers
         self.body = body
+        self.host = host
 
     @property
     def status_code(self) -> int:
@@ -491,6 +841,38 @@ class Reply:
             return {}
         return value if isinstance(value, dict) else {}
 
+    def page(self) -> re.Match[str] | None:
+        """Return the beginning of a web page, with its title; None where it is none."""
+        return _PAGE.search(self.body[:_PAGE_HEAD].decode("utf-8", "replace"))
+
+    def between(self) -> str:
+        """Say who has answered in place of a service that answers with JSON; empty where it is JSON."""
+        about = f"(HTTP {self.status})"
+        if 300 <= self.status < 400:
+            return f"something in between redirects to {self._redirected()} {about}"
+        if not self.body.strip():
+            return f"nothing came in the answer of {self.host} {about}"
+        try:
+            json.loads(self.body)
+        except (ValueError, RecursionError):
+            page = self.page()
+            if page is None:
+                return f"the answer of {self.host} is no JSON {about}"
+            title = f" with the title {' '.join(page['title'].split())!r}" if page["title"] else ""
+            return f"a page{title} came in place of the answer of {self.host} {about}"
+        return ""
+
+    def remedy(self) -> str:
+        """Return what to do about an answer that is not the service's own."""
+        return "run it again later" if busy(self) else PASS
+
+    def _redirected(self) -> str:
+        try:
+            target = urlsplit(self.headers.get("Location") or "").hostname or ""
+        except ValueError:
+            target = ""
+        return target if _HOST.fullmatch(target) else self.host
+
 
 def busy(reply: Reply) -> bool:
     """Whether the same request may well succeed a little later (for calls that are safe to repeat)."""
@@ -503,15 +885,21 @@ def retry_after(reply: Reply, now: float | None = None) -> float | None:
     None where the header is missing or unreadable; never negative. ``now`` is the Unix time, for dates.
     """
     text = (reply.headers.get("Retry-After") or "").strip()
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
+    seconds = seconds_in(text)
+    if seconds is None and text:
         try:
-            seconds = parsedate_to_datetime(text).timestamp() - (time.time() if now is None else now)
+            seconds = seconds_in(parsedate_to_datetime(text).timestamp() - (time.time() if now is None else now))
         except (TypeError, ValueError, IndexError, OverflowError):
             return None
+    return seconds
+
+
+def seconds_in(value: Any) -> float | None:
+    """Return the seconds that a server asks to be waited for, never negative; None for what is no finite number."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
@@ -531,7 +919,8 @@ class Http:
     def __init__(self, budget: Budget, log: Log) -> None:
         self._budget = budget
         self._log = log
-        self._session = _session()
+        self._line = Line()
+        self._session: requests.Session | None = None
 
     def call(
         self,
@@ -554,20 +943,27 @@ class Http:
         """
         request = {"method": method, "url": url, "headers": headers, "data": body, "files": files, "params": query}
         attempt = 1
+        before = ""
         while True:
             last = None
             started = time.monotonic()
             try:
                 reply = self._once(request, fresh)
+            except OutOfTime as end:
+                awaited = f", while waiting for {self._line.awaited}" if self._line.awaited else ""
+                raise OutOfTime(f"{end}{awaited}{before}") from None
             except Unanswered as problem:
                 self._log.detail(f"{name}: {problem}")
-                if (problem.sent and retry is None) or attempt >= (ATTEMPTS if problem.sent else CONNECT_ATTEMPTS):
+                before = f"; before, {problem}"
+                attempts = ATTEMPTS if problem.sent else CONNECT_ATTEMPTS
+                if problem.lasting or (problem.sent and retry is None) or attempt >= attempts:
                     raise
                 pause = pause_before(attempt + 1)
                 if pause >= self._budget.left():
                     raise
             else:
                 self._log.detail(f"{name}: HTTP {reply.status} after {time.monotonic() - started:.2f} s")
+                before = f"; before, {reply.host} answered HTTP {reply.status}"
                 if attempt >= ATTEMPTS or retry is None or not retry(reply):
                     return reply
                 pause = pause_before(attempt + 1, retry_after(reply))
@@ -577,83 +973,53 @@ class Http:
             if not fresh and (last is None or last.status == 503):
                 # Graph: "always make new retry requests over a new HTTP connection"
                 # https://learn.microsoft.com/graph/errors
-                self._session.close()
+                self.close()
             self._budget.pause(pause)
             attempt += 1
 
     def _once(self, request: dict[str, Any], fresh: bool) -> Reply:
+        self._line.sent, self._line.awaited = False, ""
         self._budget.check()
-        if not fresh:
+        try:
+            if fresh:
+                with Session(self._line) as session:
+                    return self._send(session, request)
+            if self._session is None:
+                self._session = Session(self._line)
             return self._send(self._session, request)
-        with _session() as session:
-            return self._send(session, request)
+        except NotConnected as problem:
+            raise Unanswered(str(problem), False, problem.todo, problem.lasting) from None
 
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
         left = max(self._budget.left(), 0.01)
-        timeout = (min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left))
+        connect, read = min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
         try:
-            with session.request(**request, timeout=timeout, allow_redirects=False, stream=True) as response:
+            with session.request(**request, timeout=(connect, read), allow_redirects=False, stream=True) as response:
                 content = bytearray()
                 for piece in response.iter_content(65536):
                     content += piece
                     self._budget.check()
                     if len(content) > _LARGEST_ANSWER:
-                        raise Unanswered("the answer is larger than 64 MiB", sent=True)
-                return Reply(response.status_code, response.headers, bytes(content))
-        except OSError as problem:  # what requests raises, and a bundle of CAs that is not there
-            raise Unanswered(_words(problem), sent=not _not_sent(problem)) from None
+                        raise Unanswered(f"{self._line.awaited} is larger than 64 MiB", sent=True)
+                host = urlsplit(request["url"]).hostname or ""
+                return Reply(response.status_code, response.headers, bytes(content), host)
+        except MemoryError:
+            todo = "give this host more memory, or end what takes it"
+            raise Unanswered("this host has no memory left for the answer", self._line.sent, todo) from None
+        except (OSError, ValueError, HTTPError) as problem:
+            line = self._line
+            if not line.sent:  # requests has found no way to make a request of it
+                raise NotConnected("the address of the service is none", HOST, lasting=True) from None
+            if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(problem):
+                raise Unanswered(f"{line.awaited} was not complete within {duration(read)}", sent=True) from None
+            raise Unanswered(
+                f"the connection to {line.where} broke before the answer was complete", sent=True
+            ) from None
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
-
-
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.headers["User-Agent"] = "keeperpam.azure/" + VERSION
-    # requests replaces our Authorization header by an entry of ~/.netrc unless an auth object is set.
-    session.auth = _leave_alone
-    # A cookie would bind what follows to the replica that has set it.
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    return session
-
-
-def _leave_alone(request: Any) -> Any:
-    return request
-
-
-def _not_sent(problem: Exception) -> bool:
-    # Neither an SSLError nor a ProxyError proves anything by itself: a connection, or a proxy's tunnel, that is cut
-    # after the request shows as one too.
-    root = _root(problem)
-    if isinstance(root, (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError)):
-        return True
-    no_request = not isinstance(problem, requests.exceptions.RequestException)
-    return no_request or str(root).startswith("Tunnel connection failed")
-
-
-def _root(problem: BaseException) -> BaseException:
-    while True:
-        inner = getattr(problem, "reason", None) or getattr(problem, "original_error", None)
-        inner = inner or (problem.args[0] if problem.args else None)
-        if isinstance(problem, NewConnectionError) or not isinstance(inner, BaseException):
-            return problem
-        problem = inner
-
-
-def _words(problem: Exception) -> str:
-    root = _root(problem)
-    if isinstance(root, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted ({root.verify_message})"
-    if isinstance(problem, requests.exceptions.ConnectTimeout):
-        return f"no connection within {CONNECT_TIMEOUT:.0f} s"
-    if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(root):
-        return f"no complete answer within {READ_TIMEOUT:.0f} s"
-    if not isinstance(problem, requests.exceptions.RequestException):
-        return str(problem)
-    if _not_sent(problem):
-        return "no connection: " + str(root).split(": ", 1)[-1]
-    return "the connection broke before the answer was complete"
+        if self._session is not None:
+            self._session.close()
 
 
 # ---- services.entra -------------------------------------------------------------------------------------------------
@@ -662,7 +1028,6 @@ def _words(problem: Exception) -> str:
 
 try:
     import msal
-    from msal.exceptions import MsalServiceError
 except ImportError as _problem:
     MSAL_PROBLEM = str(_problem)
 else:
@@ -809,7 +1174,7 @@ class Entra:
         )
 
     def _acquire(self, identity: Identity) -> Mapping[str, Any]:
-        transport = _Transport(self._http)
+        transport = _Transport(self._http, self._cloud)
         credential: Any = identity.secret.reveal() if identity.secret else None
         if identity.certificate:
             pem = identity.certificate.reveal()
@@ -824,21 +1189,20 @@ class Entra:
                 instance_discovery=False,
                 http_client=transport,
             )
-            self._token_endpoint = client.authority.token_endpoint
             answer: Mapping[str, Any] = client.acquire_token_for_client([self._cloud.graph + "/.default"])
         except Unanswered as problem:
-            raise Refused(f"{self._cloud.authority} was not reached", str(problem), REACH) from None
-        except MsalServiceError:
-            answer = {}
-        except (ValueError, KeyError, TypeError) as problem:
-            if identity.certificate and (transport.last is None or transport.last.status == 200):
+            raise Refused(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
+        except Refused:
+            raise
+        except Exception as problem:  # whatever msal makes of an answer, or of a certificate
+            if identity.certificate and not transport.asked:
                 raise BadInput(
                     f"the certificate of {identity.source} cannot be used", type(problem).__name__, "check the PEM file"
                 ) from None
             answer = {}
         if "access_token" not in answer and transport.last is not None:
             # msal hides the body of a failed discovery, which is where an unknown tenant shows.
-            return {"http_status": transport.last.status, **transport.last.json(), **answer}
+            return {**_with_origin(transport.last), **answer}
         return answer
 
     def sign_in(self, client_id: str, secret: Secret) -> SignIn:
@@ -863,8 +1227,7 @@ class Entra:
             return SignIn(Answer.TAKEN)
         if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
             return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})")
-        why = _reason({"http_status": reply.status, **answer})
-        return SignIn(classify(reply), why, retry_after(reply))
+        return SignIn(classify(reply), _reason(_with_origin(reply)), retry_after(reply))
 
 
 def classify(reply: Reply) -> Answer:
@@ -883,14 +1246,29 @@ def classify(reply: Reply) -> Answer:
 class _Transport:
     """What msal sends its requests with: our timeouts and retries. Asking for a token is safe to repeat."""
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, cloud: Cloud) -> None:
         self._http = http
+        self._cloud = cloud
         self.last: Reply | None = None
+        self.asked = False  # for a token
 
     def get(self, url: str, params: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
-        return self._call("GET", url, params, None, headers)
+        reply = self._call("GET", url, params, None, headers)
+        if reply.status < 400:
+            self._check(reply)
+        return reply
+
+    def _check(self, discovery: Reply) -> None:
+        """The secret goes where discovery says: to the authority itself, or nowhere. Raises Refused."""
+        endpoint, name = discovery.json().get("token_endpoint"), self._cloud.authority
+        if _is_below(endpoint, name):
+            return
+        todo = "choose the cloud that the tenant is in" if endpoint else discovery.remedy()
+        why = discovery.between() or "it names no token endpoint of its own"
+        raise Refused(f"{name} does not say where to sign in", why, todo)
 
     def post(self, url: str, params: Any = None, data: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
+        self.asked = True
         return self._call("POST", url, params, data, headers)
 
     def close(self) -> None:
@@ -900,6 +1278,19 @@ class _Transport:
         name = "sign-in of the admin application" if method == "POST" else "discovery"
         self.last = self._http.call(method, url, name=name, headers=headers, body=body, query=query, retry=_retry)
         return self.last
+
+
+def _is_below(url: Any, root: str) -> bool:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+        return f"{parts.scheme}://{parts.netloc}".lower() == root and len(parts.path) > 1
+    except ValueError:
+        return False
+
+
+def _with_origin(reply: Reply) -> dict[str, Any]:
+    """Return the answer, with what ``_reason`` and ``_advice`` need where it is not Entra's."""
+    return {**reply.json(), "http_status": reply.status, "between": reply.between(), "remedy": reply.remedy()}
 
 
 def _retry(reply: Reply) -> bool:
@@ -920,6 +1311,8 @@ def _reason(answer: Mapping[str, Any]) -> str:
     error = answer.get("error")
     if lines:
         return f"{error}: {lines[0][:300]}"
+    if answer.get("between"):
+        return str(answer["between"])
     status = answer.get("http_status")
     return str(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
 
@@ -936,6 +1329,8 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
     for code in _codes(answer):
         if code in advice:
             return advice[code]
+    if answer.get("between"):
+        return str(answer["remedy"])
     return f"check {identity.source}"
 
 
@@ -1044,7 +1439,9 @@ class Graph:
         object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
         listed = body.get("passwordCredentials")
         if not object_id or not client_id or not isinstance(listed, list):
-            raise NotDone("Graph's answer is no application with a list of its secrets", certain=False)
+            between = reply.between()
+            what = between or "Graph's answer is no application with a list of its secrets"
+            raise NotDone(what, reply.remedy() if between else "", certain=False)
         return Application(
             object_id,
             client_id,
@@ -1154,9 +1551,7 @@ class Graph:
                     method, url, name=name, headers=headers, body=data, query=query, retry=retry, fresh=fresh
                 )
             except Unanswered as problem:
-                raise NotDone(
-                    f"Graph did not answer: {problem}", "check the network", certain=not problem.sent
-                ) from None
+                raise NotDone(f"Graph did not answer: {problem}", problem.todo, certain=not problem.sent) from None
             if reply.status != 401:
                 break
             self._log.detail("Graph does not accept the token; signing in again")
@@ -1174,6 +1569,8 @@ class Graph:
         error = reply.json().get("error")
         error = error if isinstance(error, dict) else {}
         code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        if not code and reply.between():
+            return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
         why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
         if reply.status == 403:
             why = f"{message or 'access denied'} ({code or reply.status})"
@@ -1455,12 +1852,13 @@ class NotSaved(Exception):
 class _Answered(Exception):
     """Keeper answered with an error."""
 
-    def __init__(self, status: int, code: str, message: str, wait: float | None) -> None:
-        super().__init__(f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
+    def __init__(self, status: int, code: str, message: str, wait: float | None, between: str, todo: str) -> None:
+        super().__init__(between or f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
         self.status = status
         self.code = code
         self.message = message
         self.wait = wait
+        self.between, self.todo = between, todo  # who else has answered, and what to do about that
 
     @property
     def throttled(self) -> bool:
@@ -1507,13 +1905,15 @@ class Vault:
         try:
             answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
         except _Answered as problem:
+            if problem.between:
+                raise Refused("Keeper was not reached", problem.between, problem.todo) from None
             raise Refused(
                 "Keeper refused to read the record",
                 str(problem),
                 "check that the KSM application and its device are not expired, removed or locked to another address",
             ) from None
         except Unanswered as problem:
-            raise Refused("Keeper was not reached", str(problem), REACH) from None
+            raise Refused("Keeper was not reached", str(problem), problem.todo) from None
         found: dict[str, VaultRecord] = {}
         mended, lost = self._mend(answer)
         for sdk in list(answer.records or []) + mended:
@@ -1628,6 +2028,8 @@ class Vault:
         if reply.status == 200:
             if not reply.body and url.endswith("/get_secret"):
                 raise Unanswered("Keeper's answer is empty", sent=True)
+            if reply.page():
+                raise Unanswered(reply.between(), sent=True, todo=reply.remedy())
             return KSMHttpResponse(200, reply.body, reply)
         raise_for = _error(reply)
         if raise_for.code == "key" and self._key_changes < _KEY_CHANGES:
@@ -1651,11 +2053,8 @@ def _error(reply: Reply) -> _Answered:
     message = str(body.get("message") or body.get("additional_info") or "")
     wait = retry_after(reply)
     if wait is None:
-        try:
-            wait = float(body["retry_after"])
-        except (KeyError, TypeError, ValueError):
-            wait = None
-    return _Answered(reply.status, code, message, wait)
+        wait = seconds_in(body.get("retry_after"))
+    return _Answered(reply.status, code, message, wait, "" if code else reply.between(), reply.remedy())
 
 
 def _throttle_pause(attempt: int, asked: float | None) -> float:
@@ -1738,7 +2137,7 @@ class Policy:
                 raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be " + " or ".join(choices), "correct it")
 
 
-def duration(text: str) -> timedelta:
+def parse_duration(text: str) -> timedelta:
     """Return the time that ``retire_after`` names: 0, or a number with s, m, h or d, up to 90d. Raises BadInput."""
     plain = text.strip().lower()
     match = _DURATION.fullmatch(plain)
@@ -1780,7 +2179,7 @@ def policy_of(record: Labelled, **given: object) -> Policy:
     wait = values.get("retire_after", record.get("retire_after"))
     try:
         if wait != "":
-            values["retire_after"] = wait if isinstance(wait, timedelta) else duration(str(wait))
+            values["retire_after"] = wait if isinstance(wait, timedelta) else parse_duration(str(wait))
         values["adopt"] = _uids(values.get("adopt") or ())
         return Policy(**values)  # type: ignore[arg-type]
     except BadInput as problem:
@@ -1967,7 +2366,7 @@ def decide(item: Credential, known: Situation, listed: Sequence[Credential]) -> 
         return kept("it was made after this run began: somebody may be about to use it")
     if left_over:
         return Decision(item, Fate.LEFT_OVER, "a run of this record has made it and never published it")
-    if known.keeps and shown is not None and not _older(item, shown.start, timedelta() if ours else YOUNG):
+    if known.keeps and shown is not None and not older(item, shown.start, timedelta() if ours else YOUNG):
         return kept("it was made after the one that the record shows")
     if other is not None and not ours:
         theirs = known.others.get(other)
@@ -1991,7 +2390,7 @@ def _seen_before(item: Credential, known: Situation) -> bool:
     """Whether the secret was there before this run's own, so that no run is about to publish it."""
     named = guid(known.published.key_id)
     start = known.new.start if known.new else None
-    return item.key_id in known.first or item.key_id == named or _older(item, start, YOUNG)
+    return item.key_id in known.first or item.key_id == named or older(item, start, YOUNG)
 
 
 def is_left_over(item: Credential, known: Situation) -> bool:
@@ -2004,7 +2403,7 @@ def is_left_over(item: Credential, known: Situation) -> bool:
     if not known.is_ours(item) or item.key_id == guid(published.key_id):
         return False
     if shown is not None:
-        return not _older(item, shown.start)
+        return not older(item, shown.start)
     if guid(published.key_id) is None:
         return not published.shows(item)
     made = made_at(known.policy, published)
@@ -2045,17 +2444,11 @@ def superseded(item: Credential, known: Situation, listed: Sequence[Credential])
     shown = known.shown
     if known.expired(item):
         return (item.end or known.now) - known.policy.retire_after
-    if shown is not None and is_superseded(item, known):
+    if shown is not None and item.key_id != shown.key_id and older(item, shown.start):
         line = [*(other for other in listed if known.is_ours(other)), shown]
         later = [other.start for other in line if other.start and item.start and other.start > item.start]
         return min(later)
     return known.published_at or known.now
-
-
-def is_superseded(item: Credential, known: Situation) -> bool:
-    """Whether something took the secret's place before this run: it is older than the one that the record shows."""
-    shown = known.shown
-    return shown is not None and item.key_id != shown.key_id and _older(item, shown.start)
 
 
 @dataclass(frozen=True)
@@ -2108,12 +2501,13 @@ def sort_out(known: Situation, listed: Sequence[Credential]) -> Sorted:
     )
 
 
-def _older(credential: Credential, than: datetime | None, by: timedelta = timedelta(0)) -> bool:
+def older(credential: Credential, than: datetime | None, by: timedelta = timedelta(0)) -> bool:
+    """Whether the secret surely starts before that time, by so much at least."""
     return credential.start is not None and than is not None and credential.start < than - by
 
 
 def rank(item: Credential, known: Situation) -> tuple[bool, float, str]:
-    """Oldest first, what the record showed last."""
+    """Return what to sort secrets by: the oldest comes first, what the record showed last."""
     shown = known.shown is not None and item.key_id == known.shown.key_id
     return shown, item.start.timestamp() if item.start else 0.0, item.key_id
 
@@ -2279,8 +2673,8 @@ class _Save:
 class Publishing:
     """One new secret on its way into one record. ``follow`` is whether the record names the application.
 
-    ``look`` makes sure before a save is repeated that nobody has taken the secret away (its argument: whether the save
-    was out of sync); it raises RolledBack where it is not listed, or not taken by a sign-in.
+    ``look`` makes sure before a save that nobody has taken the secret away (its argument: whether a save was out of
+    sync before); it raises RolledBack where it is not listed, or not taken by a sign-in.
     """
 
     def __init__(
@@ -2305,16 +2699,16 @@ class Publishing:
 
         A save that Keeper confirms is not read back here: that is the first look of what comes after it.
         """
-        current, problem = self._record, None
+        current, conflict = self._record, False
         with self._budget.phase("publish the secret", PUBLISH):
             for attempt in range(1, _SAVES + 1):
-                if problem is not None:
-                    self._look(problem.conflict)
+                self._look(conflict)
                 problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
                 if problem is None:
                     self._log.say(f"published in the record {current.title!r} ({current.uid})")
                     return
                 self._say(problem)
+                conflict = conflict or problem.conflict
                 if problem.wait:
                     self._budget.pause(problem.wait)
                 if not problem.sent:
@@ -2733,7 +3127,9 @@ def verdict(status: str, facts: dict[str, Any], what: str, why: str = "", todo: 
 
 def ended(problem: RotationError, facts: dict[str, Any], log: Log) -> Outcome:
     """Return the outcome of a run that ``problem`` has ended, and say it."""
-    text = verdict(problem.status, facts, problem.what, problem.why, problem.todo)
+    removed = facts.get("removed") if not isinstance(problem, (Incomplete, Orphan)) else None
+    why = "; ".join(part for part in (problem.why, f"removed before: {', '.join(removed)}" if removed else "") if part)
+    text = verdict(problem.status, facts, problem.what, why, problem.todo)
     log.say(text)
     changed = isinstance(problem, (Incomplete, Orphan)) or bool(facts.get("removed"))
     return Outcome(problem.status, problem.exit_status, text, changed, facts)
@@ -3111,23 +3507,26 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
     ended = [item for item in listed if known.expired(item)]
     if ended:
         return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
-    old = [one for one in outlook.old if is_superseded(one.credential, known)]
+    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
     first = min(old, key=lambda one: one.due or known.now, default=None)
-    if first is not None and first.due:
+    if first is not None and known.shown is not None and first.due:
         if first.due <= known.now:
             return first, None
         if first.due <= known.now + timedelta(seconds=SOON):
             return first, first.due
-    raise no_room(known, listed, first.due if first else None)
+    # What only this run's publishing would supersede has no time that comes nearer from run to run.
+    lasting = first is not None and known.shown is not None and older(first.credential, known.shown.start)
+    raise no_room(known, listed, first.due if first and lasting else None)
 
 
 def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
     """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
     outlook = sort_out(known, listed)
     reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
-    later = [one.credential.key_id for one in outlook.old if not is_superseded(one.credential, known)]
-    reasons.update(dict.fromkeys(later, "nothing has superseded it yet"))
     if known.shown is not None:
+        # What only this run's publishing would supersede.
+        newer = [one.credential for one in outlook.old if not older(one.credential, known.shown.start)]
+        reasons.update({item.key_id: "it is newer than what the record shows" for item in newer})
         reasons[known.shown.key_id] = "the record shows it"
     words = []
     for item in listed:
@@ -3647,8 +4046,8 @@ class Rotation:
             decision, _until = room(self._known(), self._application.credentials)
             self._log.say(f"the secret {decision.credential.key_id} would make room: {decision.reason}")
         verb = "would be rotated" if todo.action != KEEP else "needs no new secret, but would be cleaned up"
-        why = f"{todo.reason}; old secrets that would be removed: {len(removes)}"
-        text = verdict("planned", self._facts, f"{name} {verb}", why)
+        why = [todo.reason, f"old secrets that would be removed: {len(removes)}", *self._notes()]
+        text = verdict("planned", self._facts, f"{name} {verb}", "; ".join(why))
         self._log.say(text)
         self._facts["expires"] = format_time(todo.end) if todo.action != KEEP else ""
         return Outcome("planned", 0, text, True, self._facts)
@@ -3723,7 +4122,7 @@ class Rotation:
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
-            known=self._subject.known,
+            known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
             budget=self._budget,
             log=self._log,
         )
@@ -4066,8 +4465,16 @@ class Doctor:
         what = f"{first.name}: {first.text}" if first else "everything that a rotation needs is there"
         why = f"checked, nothing was changed: {count}"
         text = verdict(status, self._facts, what, why, first.todo if first else "")
-        self._log.say(text)
         return Outcome(status, self._exit_status, text, False, self.facts())
+
+    def foresee(self, planned: Outcome) -> None:
+        """Say what a rotation would find and leave."""
+        kept = [f"{one['key_id']} ({one['reason']})" for one in planned.facts.get("kept", [])]
+        self._add("room", OK, "there is room for a new secret, or it can be made")
+        self._add("old secrets", OK, "all of them go" if not kept else "these stay: " + ", ".join(kept))
+        for key_id in planned.facts.get("unlisted", []):
+            text = f"the record names {key_id}, which the application does not list"
+            self._add("named secret", WARNING, text, "see whether the record names the right application")
 
     def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
         check = Check(name, level, text, todo)
@@ -4186,12 +4593,14 @@ def dry_run(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
     done, and how."""
     doctor = Doctor(budget, log)
     outcome = doctor.examine(prepare, http)
-    if outcome.exit_status:
-        return outcome
-    planned = perform(prepare, http, budget, log, check=True)
-    if check or planned.exit_status:
-        planned.facts.update(doctor.facts())
-        return planned
+    if not outcome.exit_status:
+        planned = perform(prepare, http, budget, log, check=True)
+        if check or planned.exit_status:
+            planned.facts.update(doctor.facts())
+            return planned
+        doctor.foresee(planned)
+        outcome = doctor.outcome()
+    log.say(outcome.message)
     return outcome
 
 

@@ -23,7 +23,7 @@ from sandbox.vault import VaultRecord
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPT = CHECKOUT / "playbooks" / "files" / "rotate_azure_app.py"
-MODULE = "ansible_collections.keeperpam.azure.plugins.modules.app_secret"
+MODULES = "ansible_collections.keeperpam.azure.plugins.modules."
 # Longer than a run may take.
 TIMEOUT = 320
 
@@ -143,9 +143,10 @@ def run_module(
     environ: dict[str, str | None] | None = None,
     python: str = sys.executable,
     watch: Callable[[int], None] | None = None,
+    module: str = "app_secret",
     **options: Any,
 ) -> Result:
-    """Run the module as Ansible does, in a process of its own; None takes an option away."""
+    """Run a module as Ansible does, in a process of its own; None takes an option away."""
     values = {
         "record": world.record.uid,
         "pam_config": world.configuration.uid,
@@ -159,7 +160,7 @@ def run_module(
     environment = world.sandbox.environ(
         **{"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", "GATEWAY_CONFIG": None, **(environ or {})}
     )
-    command = [python, "-m", MODULE]
+    command = [python, "-m", MODULES + module]
     stdout, stderr, code = _run(world, command, line, environment, watch)
     try:
         output = json.loads(stdout)

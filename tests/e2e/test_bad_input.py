@@ -118,16 +118,37 @@ def test_a_missing_package_is_named(world: World, tmp_path) -> None:
     assert_refused(world, run_script(world, environ=environ), "bad_input", "msal", "keeper-secrets-manager-core")
 
 
-def test_the_module_names_a_missing_package_as_ansible_does(world: World, tmp_path) -> None:
+@pytest.mark.parametrize("module", ["app_secret", "app_record", "pam_script"])
+def test_a_module_names_all_missing_packages_at_once(world: World, tmp_path, module: str) -> None:
     import os
 
-    (tmp_path / "msal").mkdir()
-    (tmp_path / "msal" / "__init__.py").write_text("raise ImportError('no such package here')\n")
+    for package in ("msal", "keeper_secrets_manager_core"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise ImportError('no such package here')\n")
     path = os.pathsep.join([str(tmp_path), os.environ["ANSIBLE_COLLECTIONS_PATH"]])
-    result = run_module(world, environ={"PYTHONPATH": path})
-    assert result.failed
-    assert "Failed to import the required Python library (msal)" in result.message
-    assert world.untouched()
+    options = {
+        "app_secret": {},
+        "app_record": {"pam_config": None, "application_object_id": world.app.object_id},
+        "pam_script": {"pam_config": None, "src": str(SCRIPT)},
+    }
+    result = run_module(world, environ={"PYTHONPATH": path}, module=module, **options[module])
+    assert_refused(
+        world, result, "bad_input", "msal", f"{sys.executable} -m pip install msal keeper-secrets-manager-core"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"record": None}, "record"),
+        ({"rekord": "x"}, "rekord"),
+        ({"lifetime_days": "soon"}, "lifetime_days"),
+        ({"retire": "some"}, "retire"),
+        ({"keeper_config_file": "/nonexistent"}, "keeper_config"),
+    ],
+)
+def test_arguments_that_ansible_refuses(world: World, options: dict[str, Any], words: str) -> None:
+    assert_refused(world, run_module(world, **options), "bad_input", words)
 
 
 CONFIGURATIONS: dict[str, tuple[str, str]] = {

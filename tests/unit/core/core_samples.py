@@ -44,10 +44,10 @@ class Clock:
         self.now += seconds
 
 
-def reply(status: int = 200, body: Any = None, **headers: str) -> Reply:
+def reply(status: int = 200, body: Any = None, host: str = "", **headers: str) -> Reply:
     """An HTTP answer; a body that is not bytes is written as JSON, underscores in header names become hyphens."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, content, host)
 
 
 def key(name: str) -> str:

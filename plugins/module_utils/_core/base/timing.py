@@ -34,7 +34,7 @@ class Budget:
     """The time that is left (seconds, monotonic clock). Outside of a phase it is unlimited."""
 
     def __init__(self) -> None:
-        self._end = float("inf")
+        self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
 
@@ -54,38 +54,46 @@ class Budget:
 
     @contextmanager
     def phase(self, name: str, seconds: float) -> Iterator[None]:
-        """Limit what runs inside to ``seconds``; it raises OutOfTime at the end of them."""
-        before = self._end, self._phase
-        self._end, self._phase = min(before[0], time.monotonic() + seconds), name
+        """Limit what runs inside to ``seconds``; it raises OutOfTime at the end of them.
+
+        Within a phase that ends earlier, that one's end counts.
+        """
+        before = self._end, self._phase, self._seconds
+        end = time.monotonic() + seconds
+        if end < self._end:
+            self._end, self._phase, self._seconds = end, name, seconds
         self._arm()
         try:
             yield
         finally:
-            self._end, self._phase = before
+            self._end, self._phase, self._seconds = before
             self._arm()
 
     def check(self) -> None:
         """Raise OutOfTime when the phase has no time left."""
         if self.left() <= 0:
-            raise OutOfTime("no time left to " + self._phase)
+            raise self._over()
 
     def pause(self, seconds: float) -> None:
         """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
-        if seconds >= self.left() or seconds < 0:
-            raise OutOfTime("no time left to " + self._phase)
+        if not 0 <= seconds < self.left():
+            raise self._over()
         time.sleep(seconds)
 
+    def on_alarm(self, number: int, frame: Any) -> None:
+        """Handle SIGALRM: the phase is over."""
+        raise self._over()
+
+    def _over(self) -> OutOfTime:
+        return OutOfTime(f"no time left to {self._phase} (limit {self._seconds:.3g} s)")
+
     def _arm(self) -> None:
-        # Only where stoppable() has put a handler in place: the default action of SIGALRM is to kill.
+        # Only where catch_signals() has put a handler in place: the default action of SIGALRM is to kill.
         if _ALARM is None or threading.current_thread() is not threading.main_thread():
             return
-        if signal.getsignal(_ALARM) is _on_alarm:
+        if signal.getsignal(_ALARM) == self.on_alarm:
             finite = self._end != float("inf")
             signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0, _AGAIN)
-
-
-def _on_alarm(number: int, frame: Any) -> None:
-    raise OutOfTime("no time left")
 
 
 def catch_signals(budget: Budget) -> None:
@@ -103,4 +111,4 @@ def catch_signals(budget: Budget) -> None:
     for number in _SIGNALS:
         signal.signal(number, on_signal)
     if _ALARM is not None:
-        signal.signal(_ALARM, _on_alarm)
+        signal.signal(_ALARM, budget.on_alarm)

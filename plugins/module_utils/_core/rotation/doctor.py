@@ -86,8 +86,16 @@ class Doctor:
         what = f"{first.name}: {first.text}" if first else "everything that a rotation needs is there"
         why = f"checked, nothing was changed: {count}"
         text = verdict(status, self._facts, what, why, first.todo if first else "")
-        self._log.say(text)
         return Outcome(status, self._exit_status, text, False, self.facts())
+
+    def foresee(self, planned: Outcome) -> None:
+        """Say what a rotation would find and leave."""
+        kept = [f"{one['key_id']} ({one['reason']})" for one in planned.facts.get("kept", [])]
+        self._add("room", OK, "there is room for a new secret, or it can be made")
+        self._add("old secrets", OK, "all of them go" if not kept else "these stay: " + ", ".join(kept))
+        for key_id in planned.facts.get("unlisted", []):
+            text = f"the record names {key_id}, which the application does not list"
+            self._add("named secret", WARNING, text, "see whether the record names the right application")
 
     def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
         check = Check(name, level, text, todo)
@@ -206,12 +214,14 @@ def dry_run(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
     done, and how."""
     doctor = Doctor(budget, log)
     outcome = doctor.examine(prepare, http)
-    if outcome.exit_status:
-        return outcome
-    planned = perform(prepare, http, budget, log, check=True)
-    if check or planned.exit_status:
-        planned.facts.update(doctor.facts())
-        return planned
+    if not outcome.exit_status:
+        planned = perform(prepare, http, budget, log, check=True)
+        if check or planned.exit_status:
+            planned.facts.update(doctor.facts())
+            return planned
+        doctor.foresee(planned)
+        outcome = doctor.outcome()
+    log.say(outcome.message)
     return outcome
 
 

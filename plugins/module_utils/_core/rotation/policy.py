@@ -62,7 +62,7 @@ class Policy:
                 raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be " + " or ".join(choices), "correct it")
 
 
-def duration(text: str) -> timedelta:
+def parse_duration(text: str) -> timedelta:
     """Return the time that ``retire_after`` names: 0, or a number with s, m, h or d, up to 90d. Raises BadInput."""
     plain = text.strip().lower()
     match = _DURATION.fullmatch(plain)
@@ -104,7 +104,7 @@ def policy_of(record: Labelled, **given: object) -> Policy:
     wait = values.get("retire_after", record.get("retire_after"))
     try:
         if wait != "":
-            values["retire_after"] = wait if isinstance(wait, timedelta) else duration(str(wait))
+            values["retire_after"] = wait if isinstance(wait, timedelta) else parse_duration(str(wait))
         values["adopt"] = _uids(values.get("adopt") or ())
         return Policy(**values)  # type: ignore[arg-type]
     except BadInput as problem:

@@ -24,8 +24,9 @@ from ..rotation.outcome import Outcome, ended, verdict
 from ..rotation.policy import policy_of
 from ..rotation.subject import Task
 from ..rotation.transaction import perform
+from ..services.connection import REQUESTS_PROBLEM
 from ..services.entra import MSAL_PROBLEM
-from ..services.http import REQUESTS_PROBLEM, Http
+from ..services.http import Http
 from ..services.vault import KSM_PROBLEM, Vault, parse_configuration
 from .gateway import Request, find_configuration, read_request
 

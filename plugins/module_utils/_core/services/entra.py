@@ -18,11 +18,10 @@ from ..base.errors import BadInput, Refused
 from ..base.redact import Log, Secret, remember
 from ..base.timing import Budget
 from .application import guid
-from .http import REACH, Http, Reply, Unanswered, busy, retry_after
+from .http import Http, Reply, Unanswered, busy, retry_after
 
 try:
     import msal
-    from msal.exceptions import MsalServiceError
 except ImportError as _problem:
     MSAL_PROBLEM = str(_problem)
 else:
@@ -169,7 +168,7 @@ class Entra:
         )
 
     def _acquire(self, identity: Identity) -> Mapping[str, Any]:
-        transport = _Transport(self._http)
+        transport = _Transport(self._http, self._cloud)
         credential: Any = identity.secret.reveal() if identity.secret else None
         if identity.certificate:
             pem = identity.certificate.reveal()
@@ -184,21 +183,20 @@ class Entra:
                 instance_discovery=False,
                 http_client=transport,
             )
-            self._token_endpoint = client.authority.token_endpoint
             answer: Mapping[str, Any] = client.acquire_token_for_client([self._cloud.graph + "/.default"])
         except Unanswered as problem:
-            raise Refused(f"{self._cloud.authority} was not reached", str(problem), REACH) from None
-        except MsalServiceError:
-            answer = {}
-        except (ValueError, KeyError, TypeError) as problem:
-            if identity.certificate and (transport.last is None or transport.last.status == 200):
+            raise Refused(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
+        except Refused:
+            raise
+        except Exception as problem:  # whatever msal makes of an answer, or of a certificate
+            if identity.certificate and not transport.asked:
                 raise BadInput(
                     f"the certificate of {identity.source} cannot be used", type(problem).__name__, "check the PEM file"
                 ) from None
             answer = {}
         if "access_token" not in answer and transport.last is not None:
             # msal hides the body of a failed discovery, which is where an unknown tenant shows.
-            return {"http_status": transport.last.status, **transport.last.json(), **answer}
+            return {**_with_origin(transport.last), **answer}
         return answer
 
     def sign_in(self, client_id: str, secret: Secret) -> SignIn:
@@ -223,8 +221,7 @@ class Entra:
             return SignIn(Answer.TAKEN)
         if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
             return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})")
-        why = _reason({"http_status": reply.status, **answer})
-        return SignIn(classify(reply), why, retry_after(reply))
+        return SignIn(classify(reply), _reason(_with_origin(reply)), retry_after(reply))
 
 
 def classify(reply: Reply) -> Answer:
@@ -243,14 +240,29 @@ def classify(reply: Reply) -> Answer:
 class _Transport:
     """What msal sends its requests with: our timeouts and retries. Asking for a token is safe to repeat."""
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, cloud: Cloud) -> None:
         self._http = http
+        self._cloud = cloud
         self.last: Reply | None = None
+        self.asked = False  # for a token
 
     def get(self, url: str, params: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
-        return self._call("GET", url, params, None, headers)
+        reply = self._call("GET", url, params, None, headers)
+        if reply.status < 400:
+            self._check(reply)
+        return reply
+
+    def _check(self, discovery: Reply) -> None:
+        """The secret goes where discovery says: to the authority itself, or nowhere. Raises Refused."""
+        endpoint, name = discovery.json().get("token_endpoint"), self._cloud.authority
+        if _is_below(endpoint, name):
+            return
+        todo = "choose the cloud that the tenant is in" if endpoint else discovery.remedy()
+        why = discovery.between() or "it names no token endpoint of its own"
+        raise Refused(f"{name} does not say where to sign in", why, todo)
 
     def post(self, url: str, params: Any = None, data: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
+        self.asked = True
         return self._call("POST", url, params, data, headers)
 
     def close(self) -> None:
@@ -260,6 +272,19 @@ class _Transport:
         name = "sign-in of the admin application" if method == "POST" else "discovery"
         self.last = self._http.call(method, url, name=name, headers=headers, body=body, query=query, retry=_retry)
         return self.last
+
+
+def _is_below(url: Any, root: str) -> bool:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+        return f"{parts.scheme}://{parts.netloc}".lower() == root and len(parts.path) > 1
+    except ValueError:
+        return False
+
+
+def _with_origin(reply: Reply) -> dict[str, Any]:
+    """Return the answer, with what ``_reason`` and ``_advice`` need where it is not Entra's."""
+    return {**reply.json(), "http_status": reply.status, "between": reply.between(), "remedy": reply.remedy()}
 
 
 def _retry(reply: Reply) -> bool:
@@ -280,6 +305,8 @@ def _reason(answer: Mapping[str, Any]) -> str:
     error = answer.get("error")
     if lines:
         return f"{error}: {lines[0][:300]}"
+    if answer.get("between"):
+        return str(answer["between"])
     status = answer.get("http_status")
     return str(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
 
@@ -296,4 +323,6 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
     for code in _codes(answer):
         if code in advice:
             return advice[code]
+    if answer.get("between"):
+        return str(answer["remedy"])
     return f"check {identity.source}"

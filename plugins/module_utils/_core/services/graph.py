@@ -121,7 +121,9 @@ class Graph:
         object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
         listed = body.get("passwordCredentials")
         if not object_id or not client_id or not isinstance(listed, list):
-            raise NotDone("Graph's answer is no application with a list of its secrets", certain=False)
+            between = reply.between()
+            what = between or "Graph's answer is no application with a list of its secrets"
+            raise NotDone(what, reply.remedy() if between else "", certain=False)
         return Application(
             object_id,
             client_id,
@@ -231,9 +233,7 @@ class Graph:
                     method, url, name=name, headers=headers, body=data, query=query, retry=retry, fresh=fresh
                 )
             except Unanswered as problem:
-                raise NotDone(
-                    f"Graph did not answer: {problem}", "check the network", certain=not problem.sent
-                ) from None
+                raise NotDone(f"Graph did not answer: {problem}", problem.todo, certain=not problem.sent) from None
             if reply.status != 401:
                 break
             self._log.detail("Graph does not accept the token; signing in again")
@@ -251,6 +251,8 @@ class Graph:
         error = reply.json().get("error")
         error = error if isinstance(error, dict) else {}
         code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        if not code and reply.between():
+            return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
         why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
         if reply.status == 403:
             why = f"{message or 'access denied'} ({code or reply.status})"

@@ -20,7 +20,7 @@ from ..base.errors import BadInput, Refused
 from ..base.labels import Labelled, find, find_all, text_of
 from ..base.redact import Log, remember
 from ..base.timing import Budget
-from .http import REACH, Http, Reply, Unanswered, pause_before, retry_after
+from .http import Http, Reply, Unanswered, pause_before, retry_after, seconds_in
 
 try:
     from keeper_secrets_manager_core import SecretsManager
@@ -173,12 +173,13 @@ class NotSaved(Exception):
 class _Answered(Exception):
     """Keeper answered with an error."""
 
-    def __init__(self, status: int, code: str, message: str, wait: float | None) -> None:
-        super().__init__(f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
+    def __init__(self, status: int, code: str, message: str, wait: float | None, between: str, todo: str) -> None:
+        super().__init__(between or f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
         self.status = status
         self.code = code
         self.message = message
         self.wait = wait
+        self.between, self.todo = between, todo  # who else has answered, and what to do about that
 
     @property
     def throttled(self) -> bool:
@@ -225,13 +226,15 @@ class Vault:
         try:
             answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
         except _Answered as problem:
+            if problem.between:
+                raise Refused("Keeper was not reached", problem.between, problem.todo) from None
             raise Refused(
                 "Keeper refused to read the record",
                 str(problem),
                 "check that the KSM application and its device are not expired, removed or locked to another address",
             ) from None
         except Unanswered as problem:
-            raise Refused("Keeper was not reached", str(problem), REACH) from None
+            raise Refused("Keeper was not reached", str(problem), problem.todo) from None
         found: dict[str, VaultRecord] = {}
         mended, lost = self._mend(answer)
         for sdk in list(answer.records or []) + mended:
@@ -346,6 +349,8 @@ class Vault:
         if reply.status == 200:
             if not reply.body and url.endswith("/get_secret"):
                 raise Unanswered("Keeper's answer is empty", sent=True)
+            if reply.page():
+                raise Unanswered(reply.between(), sent=True, todo=reply.remedy())
             return KSMHttpResponse(200, reply.body, reply)
         raise_for = _error(reply)
         if raise_for.code == "key" and self._key_changes < _KEY_CHANGES:
@@ -369,11 +374,8 @@ def _error(reply: Reply) -> _Answered:
     message = str(body.get("message") or body.get("additional_info") or "")
     wait = retry_after(reply)
     if wait is None:
-        try:
-            wait = float(body["retry_after"])
-        except (KeyError, TypeError, ValueError):
-            wait = None
-    return _Answered(reply.status, code, message, wait)
+        wait = seconds_in(body.get("retry_after"))
+    return _Answered(reply.status, code, message, wait, "" if code else reply.between(), reply.remedy())
 
 
 def _throttle_pause(attempt: int, asked: float | None) -> float:

@@ -46,7 +46,7 @@ def test_a_phase_ends(clock):
         budget.check()
         clock.now += 1
         assert budget.left() == 0
-        with pytest.raises(OutOfTime, match="no time left to prove the secret"):
+        with pytest.raises(OutOfTime, match=r"no time left to prove the secret \(limit 10 s\)"):
             budget.check()
     assert budget.left() == float("inf")
 
@@ -61,6 +61,22 @@ def test_an_inner_phase_cannot_outlast_the_outer_one(clock, outer, inner, left):
         clock.now += outer
         with pytest.raises(OutOfTime, match="outer"):
             budget.check()
+
+
+@pytest.mark.parametrize(("outer", "inner", "says"), [(10, 5, "inner (limit 5 s)"), (5, 10, "outer (limit 5 s)")])
+def test_the_limit_that_is_named_is_the_one_that_was_met(clock, outer, inner, says):
+    budget = Budget()
+    with budget.phase("outer", outer), budget.phase("inner", inner):
+        clock.now += 7
+        with pytest.raises(OutOfTime, match=re.escape(says)):
+            budget.check()
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), -1.0, float("inf")])
+def test_what_is_no_time_is_not_slept(clock, seconds):
+    with pytest.raises(OutOfTime), Budget().phase("wait", 5):
+        Budget().pause(seconds)
+    assert clock.slept == []
 
 
 @pytest.mark.parametrize("problem", [ValueError, OutOfTime, Stopped, KeyboardInterrupt])
@@ -130,7 +146,7 @@ def test_the_alarm_ends_what_does_not_look_at_the_clock(handlers, monkeypatch):
     budget = Budget()
     timing.catch_signals(budget)
     started = time.monotonic()
-    with pytest.raises(OutOfTime), budget.phase("hang", 0.01):
+    with pytest.raises(OutOfTime, match=r"no time left to hang \(limit 0\.01 s\)"), budget.phase("hang", 0.01):
         threading.Event().wait(5)
     assert time.monotonic() - started < 2
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -10,7 +10,11 @@ from datetime import timedelta
 
 import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import BadInput
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import Policy, duration, policy_of
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import (
+    Policy,
+    parse_duration,
+    policy_of,
+)
 from core_samples import RECORD, labelled
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,7 +61,7 @@ def test_a_policy_out_of_range_is_bad_input_that_names_the_option(option):
     ],
 )
 def test_a_duration(text, time):
-    assert duration(text) == time
+    assert parse_duration(text) == time
 
 
 @pytest.mark.parametrize(
@@ -82,14 +86,14 @@ def test_a_duration(text, time):
 )
 def test_what_is_no_duration_is_bad_input(text):
     with pytest.raises(BadInput, match="up to 90d"):
-        duration(text)
+        parse_duration(text)
 
 
 @settings(max_examples=100)
 @given(st.text("0123456789smhd. -", max_size=9))
 def test_any_text_is_a_duration_of_ninety_days_at_the_most_or_bad_input(text):
     try:
-        time = duration(text)
+        time = parse_duration(text)
     except BadInput:
         return
     assert AT_ONCE <= time <= timedelta(days=90)
@@ -195,7 +199,7 @@ def test_any_record_has_a_policy_or_is_bad_input(values):
     for name, text in values.items():
         plain = text.strip()
         if name == "retire_after" and plain:
-            assert policy.retire_after == duration(plain)
+            assert policy.retire_after == parse_duration(plain)
         elif name == "adopt":
             assert set(policy.adopt) == ({plain} if plain.strip(",; ") else set())
         elif plain and name != "verify":

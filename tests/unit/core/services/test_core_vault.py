@@ -305,3 +305,13 @@ def test_throttling_is_told_from_a_refusal(answer, throttled, wait):
 def test_a_throttled_call_waits_as_long_as_keeper_counts(attempt, asked, least):
     for _number in range(20):
         assert least <= vault._throttle_pause(attempt, asked) <= least * 1.1 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait"),
+    [(7, 7.0), ("2.5", 2.5), (-3, 0.0), (float("nan"), None), (float("inf"), None), (10**400, None), ([], None)],
+)
+def test_the_pause_that_keeper_asks_for_is_a_finite_number_or_none(asked, wait):
+    answer = vault._error(reply(403, {"error": "throttled", "message": "m", "retry_after": asked}))
+    assert answer.throttled
+    assert answer.wait == wait
