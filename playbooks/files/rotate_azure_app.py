@@ -3102,17 +3102,11 @@ def superseded(item: Credential, known: Situation, listed: Sequence[Credential])
     shown = known.shown
     if known.expired(item):
         return (item.end or known.now) - known.policy.retire_after
-    if shown is not None and is_superseded(item, known):
+    if shown is not None and item.key_id != shown.key_id and older(item, shown.start):
         line = [*(other for other in listed if known.is_ours(other)), shown]
         later = [other.start for other in line if other.start and item.start and other.start > item.start]
         return min(later)
     return known.published_at or known.now
-
-
-def is_superseded(item: Credential, known: Situation) -> bool:
-    """Whether something took the secret's place before this run: it is older than the one that the record shows."""
-    shown = known.shown
-    return shown is not None and item.key_id != shown.key_id and older(item, shown.start)
 
 
 @dataclass(frozen=True)
@@ -4017,9 +4011,8 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
     """Return which secret makes room for a new one on an application that holds as many as it may, and the time until
     which to wait for it (None: not at all).
 
-    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. What
-    only this run supersedes is due ``retire_after`` after ``known.published_at``, which is the run's begin here.
-    Raises Refused, naming the secrets and the way out.
+    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. Raises
+    Refused, naming the secrets and the way out.
     """
     outlook = sort_out(known, listed)
     if outlook.left_overs:
@@ -4027,16 +4020,15 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
     ended = [item for item in listed if known.expired(item)]
     if ended:
         return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
-    shown = known.shown
-    old = [one for one in outlook.old if shown is not None and one.credential.key_id != shown.key_id]
+    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
     first = min(old, key=lambda one: one.due or known.now, default=None)
-    if first is not None and first.due:
+    if first is not None and known.shown is not None and first.due:
         if first.due <= known.now:
             return first, None
         if first.due <= known.now + timedelta(seconds=SOON):
             return first, first.due
-    # What only this run supersedes has no time that comes nearer from run to run.
-    lasting = first is not None and is_superseded(first.credential, known)
+    # What only this run's publishing would supersede has no time that comes nearer from run to run.
+    lasting = first is not None and known.shown is not None and older(first.credential, known.shown.start)
     raise no_room(known, listed, first.due if first and lasting else None)
 
 
@@ -4044,9 +4036,10 @@ def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | Non
     """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
     outlook = sort_out(known, listed)
     reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
-    later = [one.credential.key_id for one in outlook.old if not is_superseded(one.credential, known)]
-    reasons.update(dict.fromkeys(later, "nothing has superseded it yet"))
     if known.shown is not None:
+        # What only this run's publishing would supersede.
+        newer = [one.credential for one in outlook.old if not older(one.credential, known.shown.start)]
+        reasons.update({item.key_id: "it is newer than what the record shows" for item in newer})
         reasons[known.shown.key_id] = "the record shows it"
     words = []
     for item in listed:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from ..base.errors import Refused
 from ..base.timing import SOON
 from ..services.application import Credential, after, format_time, guid
-from .deciding import Decision, Fate, Situation, Sorted, is_superseded, rank, sort_out
+from .deciding import Decision, Fate, Situation, Sorted, older, rank, sort_out
 
 ROTATE, KEEP = "rotate", "keep"
 
@@ -80,9 +80,8 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
     """Return which secret makes room for a new one on an application that holds as many as it may, and the time until
     which to wait for it (None: not at all).
 
-    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. What
-    only this run supersedes is due ``retire_after`` after ``known.published_at``, which is the run's begin here.
-    Raises Refused, naming the secrets and the way out.
+    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. Raises
+    Refused, naming the secrets and the way out.
     """
     outlook = sort_out(known, listed)
     if outlook.left_overs:
@@ -90,16 +89,15 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
     ended = [item for item in listed if known.expired(item)]
     if ended:
         return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
-    shown = known.shown
-    old = [one for one in outlook.old if shown is not None and one.credential.key_id != shown.key_id]
+    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
     first = min(old, key=lambda one: one.due or known.now, default=None)
-    if first is not None and first.due:
+    if first is not None and known.shown is not None and first.due:
         if first.due <= known.now:
             return first, None
         if first.due <= known.now + timedelta(seconds=SOON):
             return first, first.due
-    # What only this run supersedes has no time that comes nearer from run to run.
-    lasting = first is not None and is_superseded(first.credential, known)
+    # What only this run's publishing would supersede has no time that comes nearer from run to run.
+    lasting = first is not None and known.shown is not None and older(first.credential, known.shown.start)
     raise no_room(known, listed, first.due if first and lasting else None)
 
 
@@ -107,9 +105,10 @@ def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | Non
     """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
     outlook = sort_out(known, listed)
     reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
-    later = [one.credential.key_id for one in outlook.old if not is_superseded(one.credential, known)]
-    reasons.update(dict.fromkeys(later, "nothing has superseded it yet"))
     if known.shown is not None:
+        # What only this run's publishing would supersede.
+        newer = [one.credential for one in outlook.old if not older(one.credential, known.shown.start)]
+        reasons.update({item.key_id: "it is newer than what the record shows" for item in newer})
         reasons[known.shown.key_id] = "the record shows it"
     words = []
     for item in listed:

@@ -254,16 +254,16 @@ def test_what_stays_in_any_case_makes_no_room(title, more, why):
     assert "Next: remove the one that is not in use in Entra." in message
 
 
-def test_what_only_this_run_supersedes_is_due_as_if_it_had_published_at_its_begin():
-    """It is newer than what the record shows, and the policy removes it after the rotation anyhow."""
-    listed = [CURRENT, credential("hand", 1, "by hand")]
-    assert make_room(*listed, policy=Policy(retire_after=AT_ONCE), published_at=NOW) == "hand"
-    assert make_room(*listed, published_at=NOW) == "hand in 30 s"
+def test_what_is_newer_than_the_shown_one_is_superseded_by_this_run():
+    newer = credential("hand", 1, "by hand")
+    began = {"published_at": NOW - timedelta(seconds=10)}
+    assert make_room(CURRENT, newer, **began) == "hand in 20 s"
+    assert make_room(CURRENT, newer, policy=Policy(retire_after=AT_ONCE), **began) == "hand"
 
 
-def test_what_cannot_be_waited_for_has_no_time_that_comes_nearer():
-    week = Policy(retire_after=timedelta(days=7))
-    message = no_room_for(CURRENT, credential("hand", 1, "by hand"), policy=week, published_at=NOW)
+def test_where_that_takes_longer_there_is_no_time_from_which_on_it_fits():
+    message = no_room_for(CURRENT, credential("hand", 1, "by hand"), policy=Policy(retire_after=timedelta(days=7)))
+    assert "it is newer than what the record shows" in message
     assert "fits from" not in message
     assert "Next: remove the one that is not in use in Entra." in message
 
