@@ -155,7 +155,7 @@ POLICY = ("lifetime_days", "keep_previous", "retire", "verify", "verify_timeout"
 def wanted(params: dict[str, t.Any]) -> dict[str, str]:
     """Return the values that the options give. Raises BadInput."""
     Policy(**{name: params[name] for name in POLICY if params[name] is not None})
-    given = {label: params[label] for label in TYPES if params[label] is not None}
+    given = {label: params[label] for label in TYPES if params.get(label) is not None}
     values = {label: str(value).lower() if isinstance(value, bool) else str(value) for label, value in given.items()}
     check_values(values)
     return values
