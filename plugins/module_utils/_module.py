@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from typing import Any, Callable, NoReturn
@@ -125,16 +126,27 @@ def _read(path: str, what: str) -> str:
         raise BadInput(f"the {what} {path} cannot be read", why, "check the path and its permissions") from None
 
 
+def has_package(name: str) -> bool:
+    """Whether this Python has a package; it is not imported."""
+    return importlib.util.find_spec(name) is not None
+
+
 def edit_record(module: AnsibleModule, work: Callable[[Http, Budget, Log], dict[str, Any]]) -> NoReturn:
     """Do the work of a module that edits one record, and end the module with its result or its error."""
     require_libraries(module)
+    end(module, lambda budget, log: work(Http(budget, log), budget, log))
+
+
+def end(module: AnsibleModule, work: Callable[[Budget, Log], dict[str, Any]]) -> NoReturn:
+    """Do the work, and end the module with its result or its error."""
     log = Log(lambda line: None)
     budget = Budget()
     catch_signals(budget)
     try:
-        result = work(Http(budget, log), budget, log)
+        result = work(budget, log)
     except RotationError as problem:
-        module.fail_json(msg=scrub(problem.message), status=problem.status, steps=log.steps)
+        facts = scrub_all(problem.facts)
+        module.fail_json(msg=scrub(problem.message), status=problem.status, steps=log.steps, **facts)
     except Stopped as stop:
         module.fail_json(msg=f"Nothing was changed: {stop}. Next: run it again.", status="refused", steps=log.steps)
     except Exception as bug:

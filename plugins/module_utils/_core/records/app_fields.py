@@ -124,6 +124,12 @@ def with_fields(record_data: Mapping[str, Any], uid: str, values: Mapping[str, s
     return data if _changes(record_data, data) else dict(record_data)
 
 
+def value_of(data: Mapping[str, Any], label: str) -> str:
+    """Return the value of the field of that label as text; empty where there is none."""
+    one = _found(data, label)
+    return text_of(one.get("value")) if one is not None else ""
+
+
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     return dict(before, custom=before.get("custom") or []) != dict(after)
 

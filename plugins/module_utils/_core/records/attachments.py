@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ..base.errors import BadInput, Refused
 from ..services.http import Unanswered, busy
@@ -45,6 +45,18 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+class Named(Protocol):
+    """A file's name and title, however it is read."""
+
+    @property
+    def name(self) -> str:
+        """The file name."""
+
+    @property
+    def title(self) -> str:
+        """The title, which people see."""
+
+
 @dataclass(frozen=True)
 class Script:
     """The wanted script. Without ``content`` it is to be absent; None as command or credentials leaves them be."""
@@ -59,7 +71,7 @@ class Script:
         """The title under which we upload it: the proof that a file of this name is ours."""
         return self.name + _MARK.format(digest(self.content or b""))
 
-    def is_ours(self, file: File) -> bool:
+    def is_ours(self, file: Named) -> bool:
         """Whether we have uploaded this file, in this or in an earlier version."""
         marked = file.title.startswith(self.name) and _MARKED.fullmatch(file.title[len(self.name) :])
         return file.name == self.name and bool(marked)
