@@ -73,8 +73,7 @@ def test_what_commander_has_made_is_what_secrets_manager_hands_out(tmp_path: Pat
         )
         assert done.returncode == 0, done.stderr
         made = json.loads(done.stderr.splitlines()[-1])
-        (folder,) = keeper.account.folders.values()
-        assert folder.name == "Azure /apps"
+        assert [folder.name for folder in keeper.account.folders.values()] == ["Azure /apps"]
         record = sandbox.vault.records[made["record"]]
         assert record.value("application_object_id") == "abc"
         assert [(one.name, one.content, one.uid in keeper.account.scripts) for one in record.files] == [

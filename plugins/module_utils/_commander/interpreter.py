@@ -75,6 +75,6 @@ def _output(command: list[str]) -> str | None:
 
 if __name__ == "__main__":
     try:
-        print(find(*sys.argv[1:2]))
+        sys.stdout.write(find(*sys.argv[1:2]) + "\n")
     except NotFound as problem:
-        sys.exit(str(problem))
+        raise SystemExit(str(problem)) from None
