@@ -6,20 +6,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Mapping
+import shlex
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Callable, NoReturn
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 
-from ._core.base.errors import BadInput, RotationError, Stopped
-from ._core.base.redact import Log, Secret, scrub, scrub_all
+from ._core.base.errors import BadInput, Refused, RotationError, Stopped
+from ._core.base.redact import Log, Secret, printable, remember, scrub, scrub_all
 from ._core.base.timing import Budget, catch_signals
 from ._core.script.pam_script import missing_libraries
 from ._core.services.entra import CLOUDS, Cloud, Identity, custom_cloud
 from ._core.services.http import Http
 from ._core.services.vault import parse_configuration
+from ._showing import secrets_in, shown
 
 # Corresponds to plugins/doc_fragments/_keeper.py
 KEEPER_OPTIONS: dict[str, dict[str, Any]] = {
@@ -36,7 +38,8 @@ ENTRA_OPTIONS: dict[str, dict[str, Any]] = {
     "certificate_path": {"type": "path", "aliases": ["x509_certificate_path"]},
     "cloud_environment": {"type": "raw"},
 }
-EXCLUSIVE = [("keeper_config", "keeper_config_file"), ("client_secret", "certificate_path")]
+KEEPER_EXCLUSIVE = [("keeper_config", "keeper_config_file")]
+EXCLUSIVE = [*KEEPER_EXCLUSIVE, ("client_secret", "certificate_path")]
 
 # The names that azure.azcollection reads, and those of Microsoft's own libraries.
 _VARIABLES = {
@@ -47,10 +50,136 @@ _VARIABLES = {
 }
 
 
-def require_libraries(module: AnsibleModule) -> None:
-    """Fail with Ansible's usual message where a package of requirements.txt cannot be imported."""
-    for name, problem in missing_libraries().items():
-        module.fail_json(msg=missing_required_lib(name), exception=problem)
+class _Secrets(set[str]):
+    """The values that AnsibleModule masks: ours, and no others.
+
+    It would add every leaf of a mapping that an option for secrets has received, and mask each 7 in every date for the
+    number of a key. Up to ansible-core 2.18 it masks in whatever order a set has: what is part of something longer
+    would leave the rest of it readable.
+    """
+
+    def update(self, *others: Iterable[str]) -> None:
+        del others
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(super().__iter__(), key=len, reverse=True))
+
+
+class Module(AnsibleModule):
+    """An AnsibleModule for which an empty option is one that was not given, that shows no secret of its arguments,
+    and whose every result has a ``status``.
+
+    ``keep_empty`` names the options for which an empty text has a meaning of its own, ``names`` those that hold what
+    people have called something, which may be shown although it has none of the forms of what is plain.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        keep_empty: Collection[str] = (),
+        names: Collection[str] = (),
+        **rules: Any,
+    ) -> None:
+        self._keep_empty = keep_empty
+        self._names = names
+        self._given: dict[str, Any] = {}
+        self._ready = False
+        super().__init__(dict(options), supports_check_mode=True, **rules)
+        self._ready = True
+
+    def _load_params(self) -> None:
+        # Of AnsibleModule, which has it for modules that look at their arguments before they are checked.
+        super()._load_params()
+        self.params = {name: value for name, value in self.params.items() if not self._is_empty(name, value)}
+        self._given = {name: value for name, value in self.params.items() if not name.startswith("_ansible_")}
+        secrets = secrets_in(self._given, self.argument_spec, self._names)
+        self.no_log_values = _Secrets(secrets)
+        for value in secrets:
+            remember(value)
+
+    def _is_empty(self, name: str, value: Any) -> bool:
+        """Whether it is what a survey passes for an answer that was left out."""
+        return value is None or (isinstance(value, str) and not value.strip() and name not in self._keep_empty)
+
+    def exit_json(self, **result: Any) -> NoReturn:
+        """End the module well. Without a ``status`` of its own, the result gets changed, planned or unchanged."""
+        changed = "planned" if self.check_mode else "changed"
+        result.setdefault("status", changed if result.get("changed") else "unchanged")
+        super().exit_json(**self._presentable(result))
+
+    def fail_json(self, msg: str, **result: Any) -> NoReturn:
+        """End the module as failed."""
+        if not self._ready:  # AnsibleModule itself has found an argument that is wrong
+            msg = msg.rstrip(".") + f". Next: correct the options; ansible-doc {self._name} lists them."
+        result.setdefault("status", "error" if self._ready else BadInput.status)
+        result.setdefault("changed", False)
+        super().fail_json(scrub(msg), **self._presentable(result))
+
+    def _presentable(self, result: dict[str, Any]) -> dict[str, Any]:
+        diff = result.pop("diff", None)
+        presentable: dict[str, Any] = scrub_all(result)
+        if diff is not None:
+            presentable["diff"] = _in_lines(diff)
+        arguments = shown({**self._given, **self.params}, self.argument_spec, self._names)
+        presentable["invocation"] = {"module_args": arguments}
+        return presentable
+
+
+def conclude(module: Module, work: Callable[[Module, Http, Budget, Log], dict[str, Any]]) -> NoReturn:
+    """Do the work of a module that needs the packages of requirements.txt, and end the module as ``end`` does."""
+
+    def with_libraries(budget: Budget, log: Log) -> dict[str, Any]:
+        _require_libraries()
+        return work(module, Http(budget, log), budget, log)
+
+    end(module, with_libraries)
+
+
+def end(module: Module, work: Callable[[Budget, Log], dict[str, Any]]) -> NoReturn:
+    """Do the work of a module and end the module with its result, which is a failure where ``failed`` is in it."""
+    log = Log(lambda line: None)
+    try:
+        budget = Budget()
+        catch_signals(budget)
+        result = work(budget, log)
+        budget.shield()
+    except RotationError as problem:
+        result = {"failed": True, "msg": problem.message, "status": problem.status, **problem.facts}
+    except Stopped as stop:  # outside of a rotation's phases: nothing has begun
+        result = {"failed": True, "msg": f"Nothing was changed: {stop}. Next: run it again.", "status": Refused.status}
+    except Exception as bug:
+        result = {"failed": True, "msg": f"a bug: {type(bug).__name__}: {bug}. Next: report it.", "status": "error"}
+    # Not within the except clauses: AnsibleModule would add a traceback, which shows what the lines of the code say.
+    diff = result.pop("diff", None)
+    if module._diff and diff:
+        result["diff"] = diff
+    result["steps"] = log.steps
+    for text in result.pop("warnings", ()):
+        module.warn(text)
+    if result.pop("failed", False):
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+def _in_lines(diff: Any) -> Any:
+    """Return a diff fit to be shown: scrubbed as a whole, printable line by line."""
+    if isinstance(diff, dict):
+        return {key: _in_lines(value) for key, value in diff.items()}
+    if isinstance(diff, list):
+        return [_in_lines(value) for value in diff]
+    return "\n".join(map(printable, scrub(diff).split("\n"))) if isinstance(diff, str) else diff
+
+
+def _require_libraries() -> None:
+    missing = missing_libraries()
+    if missing:
+        raise BadInput(
+            "Python packages are missing: " + ", ".join(missing),
+            "; ".join(missing.values()),
+            f"{shlex.join([sys.executable, '-m', 'pip', 'install', *missing])}, or let ansible_python_interpreter name "
+            "a Python that has them",
+        )
 
 
 def keeper_configuration(params: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
@@ -124,34 +253,3 @@ def _read(path: str, what: str) -> str:
     except (OSError, ValueError) as problem:
         why = getattr(problem, "strerror", None) or "it is no text"
         raise BadInput(f"the {what} {path} cannot be read", why, "check the path and its permissions") from None
-
-
-def has_package(name: str) -> bool:
-    """Whether this Python has a package; it is not imported."""
-    return importlib.util.find_spec(name) is not None
-
-
-def edit_record(module: AnsibleModule, work: Callable[[Http, Budget, Log], dict[str, Any]]) -> NoReturn:
-    """Do the work of a module that edits one record, and end the module with its result or its error."""
-    require_libraries(module)
-    end(module, lambda budget, log: work(Http(budget, log), budget, log))
-
-
-def end(module: AnsibleModule, work: Callable[[Budget, Log], dict[str, Any]]) -> NoReturn:
-    """Do the work, and end the module with its result or its error."""
-    log = Log(lambda line: None)
-    budget = Budget()
-    catch_signals(budget)
-    try:
-        result = work(budget, log)
-    except RotationError as problem:
-        facts = scrub_all(problem.facts)
-        module.fail_json(msg=scrub(problem.message), status=problem.status, steps=log.steps, **facts)
-    except Stopped as stop:
-        module.fail_json(msg=f"Nothing was changed: {stop}. Next: run it again.", status="refused", steps=log.steps)
-    except Exception as bug:
-        module.fail_json(msg=scrub(f"a bug: {type(bug).__name__}: {bug}"), status="error", steps=log.steps)
-    diff = result.pop("diff", None)
-    if module._diff and diff:
-        result["diff"] = diff
-    module.exit_json(**scrub_all(result), steps=log.steps)

@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-from __future__ import annotations
+# Every Python that a supported ansible-core may hand this file to must be able to read it: see _python.py.
 
 DOCUMENTATION = r"""
 module: pam_rotation
@@ -70,6 +70,13 @@ options:
         description: As the option of M(keeperpam.azure.app_secret), for the PAM Script.
         type: str
         choices: [all, managed, none]
+      retire_after:
+        description: As the option of M(keeperpam.azure.app_secret), for the PAM Script.
+        type: str
+      adopt:
+        description: As the option of M(keeperpam.azure.app_secret), for the PAM Script.
+        type: list
+        elements: str
       verify:
         description: As the option of M(keeperpam.azure.app_secret), for the PAM Script.
         type: bool
@@ -234,11 +241,12 @@ msg:
   sample: The rotation of 2 records is set up.
 status:
   description:
-    - How it failed. V(bad_input) and V(refused) have changed nothing.
+    - How it ended. V(planned) is what check mode says of changes that would be made.
+    - V(changed) and V(unchanged) are complete; V(bad_input) and V(refused) have changed nothing.
     - With V(incomplete) something was done and stays; the next run completes it.
   type: str
-  returned: failure
-  sample: refused
+  returned: always
+  sample: changed
 folder:
   description: The uid of the shared folder. Empty in check mode where it would be made, as with all that follow.
   type: str
@@ -293,21 +301,9 @@ steps:
   sample: ["logging in to Keeper as admin@example.com", "shared folder Azure applications"]
 """
 
-import json
-import os
-import typing as t
+from ..module_utils._python import require_python
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.respawn import has_respawned, respawn_module
-
-from ..module_utils._commander.interpreter import NotFound, find
-from ..module_utils._commander.run import Outcome, records, run
-from ..module_utils._commander.wanted import wanted
-from ..module_utils._core.base.redact import Log
-from ..module_utils._core.base.timing import Budget
-from ..module_utils._module import end, has_package
-
-RECORD: dict[str, dict[str, t.Any]] = {
+RECORD = {
     "uid": {"type": "str"},
     "title": {"type": "str"},
     "application_object_id": {"type": "str"},
@@ -320,10 +316,12 @@ RECORD: dict[str, dict[str, t.Any]] = {
     "lifetime_days": {"type": "int"},
     "keep_previous": {"type": "int"},
     "retire": {"type": "str", "choices": ["all", "managed", "none"]},
+    "retire_after": {"type": "str"},
+    "adopt": {"type": "list", "elements": "str"},
     "verify": {"type": "bool"},
     "verify_timeout": {"type": "int"},
 }
-PAM_CONFIG: dict[str, dict[str, t.Any]] = {
+PAM_CONFIG = {
     "title": {"type": "str", "required": True},
     "environment": {"type": "str", "choices": ["azure", "local"]},
     "tenant_id": {"type": "str"},
@@ -335,7 +333,7 @@ PAM_CONFIG: dict[str, dict[str, t.Any]] = {
     "network_id": {"type": "str"},
     "network_cidr": {"type": "str"},
 }
-OPTIONS: dict[str, dict[str, t.Any]] = {
+OPTIONS = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "records": {"type": "list", "elements": "dict", "required": True, "options": RECORD},
     "script": {"type": "path", "required": True},
@@ -350,58 +348,13 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "commander_config": {"type": "path"},
     "keeper_command": {"type": "str"},
 }
-# Longer options do not fit into the pipe by which a module starts itself anew: it would hang.
-LONGEST = 16 * 1024
 
 
-def go_to_commander(module: AnsibleModule) -> None:
-    """Start anew under Commander's Python, unless this is it."""
-    if has_package("keepercommander"):
-        return
-    try:
-        python = find(module.params["keeper_command"] or "")
-    except NotFound as problem:
-        module.fail_json(msg=str(problem), status="bad_input", steps=[])
-    if has_respawned() or len(json.dumps(module.params, default=str)) > LONGEST:
-        todo = f"Next: set ansible_python_interpreter to {python} for this task."
-        module.fail_json(msg=f"It must run under Keeper Commander's own Python. {todo}", status="bad_input", steps=[])
-    respawn_module(python)
+def main():  # type: () -> None
+    require_python()
+    from ..module_utils._pam_rotation import run
 
-
-def difference(outcome: Outcome) -> dict[str, str]:
-    """Return what the steps change, in words."""
-    steps = outcome.first.steps
-    return {
-        name: "".join(f"{text}\n" for text in (getattr(step, name) for step in steps) if text)
-        for name in ("before", "after")
-    }
-
-
-def main() -> t.NoReturn:
-    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
-    go_to_commander(module)
-    # Nothing may ask: what tries to gets the end of the file.
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-
-    def work(budget: Budget, log: Log) -> dict[str, t.Any]:
-        want = wanted(module.params)
-        done = run(module.params["commander_config"] or "", want, budget, log, module.check_mode)
-        number = len(want.records)
-        what = f"the rotation of {number} record{'s' if number > 1 else ''}" if want.present else "the script"
-        verb = "would be" if module.check_mode and done.changed else "is"
-        uids = done.last.uids
-        return {
-            "changed": done.changed,
-            "msg": f"{what} {verb} {'set up' if want.present else 'detached'}.".capitalize(),
-            "folder": uids.folder,
-            "application": uids.application,
-            "gateway": uids.gateway,
-            "pam_config": uids.config,
-            "records": records(done, want),
-            "diff": difference(done) if done.changed else {},
-        }
-
-    end(module, work)
+    run(OPTIONS)
 
 
 if __name__ == "__main__":

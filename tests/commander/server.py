@@ -18,7 +18,9 @@ import trustme
 from sandbox import Sandbox, crypto
 from sandbox.crypto import Undecipherable, seal, unb64, unseal, unseal_for, url_b64
 from sandbox.exchange import Operation, Refusal, Request, Response
-from sandbox.keeper import Keeper, _Call, _form
+from sandbox.keeper import Keeper
+from sandbox.keeper_envelope import Call
+from sandbox.keeper_files import _form
 from sandbox.server import Listener
 
 from . import api, router
@@ -84,7 +86,7 @@ class SecretsManager(Keeper):
         super().__init__(account.vault)
         self.account = account
 
-    def _answer(self, call: _Call, body: dict[str, Any], **rest: Any) -> Response:
+    def _answer(self, call: Call, body: dict[str, Any], **rest: Any) -> Response:
         made = {id_: one for app in self.account.apps.values() for id_, one in app.clients.items()}
         client = made.get(call.device.client_id)
         if client is not None and "appOwnerPublicKey" in body:

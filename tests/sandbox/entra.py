@@ -9,12 +9,12 @@ import base64
 import json
 import re
 import secrets
-import time
 from dataclasses import dataclass
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qs
 
-from .directory import Application, Directory, new_guid, now
+from .directory import Application, Directory, Replica, new_guid
 from .exchange import Operation, Request, Response
 
 DISCOVERY = re.compile(r"/([^/]+)/v2\.0/\.well-known/openid-configuration")
@@ -86,7 +86,10 @@ AADSTS: dict[int, tuple[int, str, str]] = {
 
 @dataclass(frozen=True)
 class Grant:
-    """What an access token stands for: its caller, the permissions at the time of issue, its audience and its end."""
+    """What an access token stands for: its caller, the permissions at the time of issue, its audience and its end.
+
+    `expires` is in seconds since the epoch, by the directory's clock.
+    """
 
     client_id: str
     roles: tuple[str, ...]
@@ -150,12 +153,21 @@ class Entra:
                 "tenant_region_scope": "EU",
                 "cloud_instance_name": "localhost",
             },
+            {"Date": self._date()},
         )
 
     def _token(self, request: Request, tenant: str, form: dict[str, str]) -> Response:
+        cookie = _cookie(request)
+        turn = self.directory.route(cookie)
+        response = self._answer(tenant, form, self.directory.sign_in_replicas[turn])
+        response.cookies = _cookies(cookie)
+        response.detail += f" by replica {turn}"
+        return response
+
+    def _answer(self, tenant: str, form: dict[str, str], replica: Replica) -> Response:
         client = form.get("client_id", "")
         names = {"client": client, "tenant": tenant, "scope": form.get("scope", ""), "grant": form.get("grant_type")}
-        number, application = self._judge(tenant, form)
+        number, application = self._judge(tenant, form, replica)
         if number is not None or application is None:
             number = number or 700016
             status, error, text = AADSTS[number]
@@ -165,16 +177,17 @@ class Entra:
         lifetime = self.directory.token_lifetime
         audience = form["scope"][: -len("/.default")]
         token = _new_token(application, audience)
-        self._grants[token] = Grant(application.client_id, tuple(application.roles), audience, time.time() + lifetime)
+        end = self.directory.time() + lifetime
+        self._grants[token] = Grant(application.client_id, tuple(application.roles), audience, end)
         return Response.of(
             200,
             {"token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token},
-            _headers(),
+            self._headers(),
             detail="issued",
         )
 
-    def _judge(self, tenant: str, form: dict[str, str]) -> tuple[int | None, Application | None]:
-        """The AADSTS number that refuses this request, if any, and the application it names."""
+    def _judge(self, tenant: str, form: dict[str, str], replica: Replica) -> tuple[int | None, Application | None]:
+        """The AADSTS number by which this replica refuses, if it does, and the application that the request names."""
         application = self.directory.by_client_id(form.get("client_id", ""))
         if not self._is_here(tenant):
             return 90002, None
@@ -189,18 +202,31 @@ class Entra:
             return 700016, None
         if form.get("client_assertion") and form.get("client_assertion_type") == ASSERTION_TYPE:
             signed = _asserts(application, form["client_assertion"], f"{self.url}/{tenant}/oauth2/v2.0/token")
-            return (self.directory.sign_in_error(application, None) if signed else 700027), application
+            return (self.directory.sign_in_error(application, None, replica) if signed else 700027), application
         if not form.get("client_secret"):
             return 7000216, application
-        return self.directory.sign_in_error(application, form["client_secret"]), application
+        return self.directory.sign_in_error(application, form["client_secret"], replica), application
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Cache-Control": "no-store, no-cache",
+            "Pragma": "no-cache",
+            "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+            "P3P": 'CP="DSP CUR OTPi IND OTRi ONL FIN"',
+            "x-ms-request-id": new_guid(),
+            "x-ms-ests-server": "2.1.0.0 - LOOPBACK ProdSlices",
+            "Date": self._date(),
+        }
+
+    def _date(self) -> str:
+        return format_datetime(self.directory.now(), usegmt=True)
 
     def _is_here(self, tenant: str) -> bool:
         return tenant.lower() in (self.directory.tenant_id, self.directory.tenant_domain)
 
-    @staticmethod
-    def _error(status: int, error: str, number: int, text: str, **extra: Any) -> Response:
+    def _error(self, status: int, error: str, number: int, text: str, **extra: Any) -> Response:
         trace, correlation = new_guid(), new_guid()
-        stamp = now().strftime("%Y-%m-%d %H:%M:%SZ")
+        stamp = self.directory.now().strftime("%Y-%m-%d %H:%M:%SZ")
         description = "\r\n".join(
             (f"AADSTS{number}: {text}", f"Trace ID: {trace}", f"Correlation ID: {correlation}", f"Timestamp: {stamp}")
         )
@@ -214,7 +240,7 @@ class Entra:
             "error_uri": f"https://login.microsoftonline.com/error?code={number}",
             **extra,
         }
-        return Response.of(status, body, _headers(), detail=f"AADSTS{number}")
+        return Response.of(status, body, self._headers(), detail=f"AADSTS{number}")
 
 
 def _asserts(application: Application, assertion: str, endpoint: str) -> bool:
@@ -246,5 +272,16 @@ def _new_token(application: Application, audience: str) -> str:
     return ".".join([*encoded, secrets.token_urlsafe(128)])
 
 
-def _headers() -> dict[str, str]:
-    return {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache", "x-ms-request-id": new_guid()}
+def _cookie(request: Request) -> str:
+    """The cookie that tells clients apart: as it was sent back, else a new one."""
+    sent = re.search(r"(?:^|; )fpc=([^;]+)", request.headers.get("Cookie", ""))
+    return sent[1] if sent else secrets.token_urlsafe(16)
+
+
+def _cookies(fpc: str) -> list[str]:
+    """The cookies of a token answer. Only `fpc` differs between clients, the others name a slice of the service."""
+    return [
+        f"fpc={fpc}; path=/; secure; HttpOnly; SameSite=None",
+        "x-ms-gateway-slice=estsfd; path=/; secure; HttpOnly; SameSite=None",
+        "stsservicecookie=estsfd; path=/; secure; HttpOnly; SameSite=None",
+    ]

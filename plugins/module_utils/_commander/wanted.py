@@ -16,7 +16,7 @@ from .._core.base.labels import Labelled
 from .._core.base.redact import remember
 from .._core.records.app_fields import TYPES, check_values
 from .._core.records.attachments import LARGEST, Script
-from .._core.rotation.plan import policy_of
+from .._core.rotation.policy import foresight, policy_of
 from . import schedule
 from .model import Wanted, WantedConfig, WantedRecord
 
@@ -66,6 +66,15 @@ def wanted(params: Mapping[str, Any]) -> Wanted:
         _config(params["pam_config"]),
         params["schedule"] or "",
     )
+
+
+def foreseen(want: Wanted) -> list[str]:
+    """Return what should be known beforehand of the records' policies."""
+    found = []
+    for one in want.records:
+        policy = policy_of(Labelled(one.uid, one.title, one.values.items()))
+        found += [f"{one.name}: {text}" for text in foresight(policy)]
+    return found
 
 
 def _plain(what: str, text: str) -> None:

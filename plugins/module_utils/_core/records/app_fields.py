@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..base.errors import BadInput
-from ..base.labels import find, text_of
+from ..base.labels import find_all, text_of
 from ..base.redact import Log
 from ..base.timing import Budget
 from ..services.vault import Vault, VaultRecord
@@ -107,6 +107,11 @@ def with_fields(record_data: Mapping[str, Any], uid: str, values: Mapping[str, s
         if not value and label not in PUBLISHED:
             continue
         one = _found(data, label)
+        if len(_all_found(data, label)) > 1:
+            raise BadInput(
+                f"several fields of the record {uid} match {label} equally well",
+                todo="remove or rename all but one of them",
+            )
         if one is None:
             one = {"type": kind, "label": label, "value": []}
             data["custom"].append(one)
@@ -136,9 +141,13 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 def _found(data: Mapping[str, Any], label: str) -> dict[str, Any] | None:
     """Return the field of that label, the custom ones first, as the rotation finds it."""
+    return next(iter(_all_found(data, label)), None)
+
+
+def _all_found(data: Mapping[str, Any], label: str) -> list[dict[str, Any]]:
+    """Return the fields that match the label best; more than one is a tie."""
     items = [one for part in ("custom", "fields") for one in data.get(part) or [] if isinstance(one, dict)]
-    index = find([one.get("label") for one in items], label)
-    return None if index is None else items[index]
+    return [items[index] for index in find_all([one.get("label") for one in items], label)]
 
 
 def shown(data: Mapping[str, Any]) -> dict[str, str]:

@@ -16,15 +16,19 @@ from typing import Any
 
 from ..base.errors import BadInput, Refused, RotationError
 from ..base.redact import Log, Secret
-from ..base.timing import RESOLVE, Budget
-from ..services.application import Application
-from ..services.entra import Entra, Proof
+from ..base.timing import RESOLVE, SOON, Budget
+from ..services.application import Application, guid
+from ..services.entra import Answer, Entra
 from ..services.graph import Graph
 from ..services.http import Http
-from .identity import admin_hints, choose
-from .plan import Published, plan
+from ..services.vault import Vault, VaultRecord
+from .evidence import published_in
+from .identity import choose
+from .outcome import Outcome, verdict
+from .policy import Policy
 from .publishing import FIELD_APPLICATION, FIELD_EXPIRES, FIELD_KEY_ID, FIELD_SECRET, check_fields
-from .transaction import Outcome, Task, perform
+from .subject import Task
+from .transaction import perform
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 PACKAGES = ("requests", "msal", "keeper-secrets-manager-core")
@@ -50,6 +54,7 @@ class Doctor:
     def __init__(self, budget: Budget, log: Log) -> None:
         self._budget, self._log = budget, log
         self.checks: list[Check] = []
+        self._facts: dict[str, Any] = {}
         self._exit_status = 0
 
     def examine(self, prepare: Callable[[], Task], http: Http) -> Outcome:
@@ -70,7 +75,7 @@ class Doctor:
 
     def facts(self) -> dict[str, Any]:
         """Return the checks as JSON data."""
-        return {"checks": [check.__dict__ for check in self.checks]}
+        return {**self._facts, "checks": [check.__dict__ for check in self.checks]}
 
     def outcome(self) -> Outcome:
         """Return what all looks together say."""
@@ -78,10 +83,19 @@ class Doctor:
         counts = {level: sum(check.level == level for check in self.checks) for level in (OK, WARNING, FAILURE)}
         status = {0: "unchanged", BadInput.exit_status: "bad_input", Refused.exit_status: "refused"}[self._exit_status]
         count = ", ".join(f"{number} {level}" for level, number in counts.items())
-        found = f"{first.text}. Next: {first.todo}" if first else "everything that a rotation needs is there"
-        text = f"{found} (checked, nothing was changed: {count})."
-        self._log.say(text)
+        what = f"{first.name}: {first.text}" if first else "everything that a rotation needs is there"
+        why = f"checked, nothing was changed: {count}"
+        text = verdict(status, self._facts, what, why, first.todo if first else "")
         return Outcome(status, self._exit_status, text, False, self.facts())
+
+    def foresee(self, planned: Outcome) -> None:
+        """Say what a rotation would find and leave."""
+        kept = [f"{one['key_id']} ({one['reason']})" for one in planned.facts.get("kept", [])]
+        self._add("room", OK, "there is room for a new secret, or it can be made")
+        self._add("old secrets", OK, "all of them go" if not kept else "these stay: " + ", ".join(kept))
+        for key_id in planned.facts.get("unlisted", []):
+            text = f"the record names {key_id}, which the application does not list"
+            self._add("named secret", WARNING, text, "see whether the record names the right application")
 
     def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
         check = Check(name, level, text, todo)
@@ -91,6 +105,7 @@ class Doctor:
     def _examine(self, prepare: Callable[[], Task], http: Http) -> None:
         task = prepare()
         record = task.record
+        self._facts.update(record=record.uid, title=record.title)
         self._add("Keeper", OK, "the configuration is usable, the vault was read over trusted TLS")
         self._fields(task)
         identity, cloud = choose(task.sources)
@@ -98,16 +113,45 @@ class Doctor:
         graph = Graph(http, cloud.graph, identity.client_id, lambda: entra.token(identity), self._log)
         identifier = task.application or record.value(FIELD_APPLICATION)
         application = graph.find(identifier)
-        self._add("admin", OK, f"{identity.client_id} from {identity.source} signs in at {cloud.authority}")
+        text = f"{identity.client_id} from {identity.source} signs in at {cloud.authority} ({identity.why})"
+        self._add("admin", OK, text)
         text = f"{application.display_name}, object id {application.object_id}, client id {application.client_id}"
         self._add("application", OK, f"{text}, {len(application.credentials)} secret(s)")
         self._permission(graph, application)
         self._clock(application)
         self._current(entra, application, record.secret(FIELD_SECRET), task.policy.verify)
-        secret = record.value(FIELD_SECRET)
-        published = Published(record.uid, record.value(FIELD_KEY_ID), secret[:3], record.editable)
-        todo = plan(task.policy, published, application, admin_hints(task.sources, application.client_id))
-        self._add("room", OK, "there is room for a new secret" + (", after an orphan" if todo.make_room else ""))
+        self._policy(task.policy, application)
+        self._others(task.vault, record, application)
+
+    def _policy(self, policy: Policy, application: Application) -> None:
+        seconds = policy.retire_after.total_seconds()
+        if not seconds:
+            text = "it is 0: what still uses the old secret fails at once"
+            self._add("retire_after", WARNING, text, "set it to what your applications need to fetch a new secret")
+        elif application.two_secrets and seconds > SOON:
+            text = "the application holds two secrets at the most: while both are taken it is not rotated"
+            self._add("retire_after", WARNING, text, f"let it rotate less often than every {seconds:.0f} s")
+        else:
+            self._add("retire_after", OK, f"an old secret goes {seconds:.0f} s after it was superseded")
+
+    def _others(self, vault: Vault, record: VaultRecord, application: Application) -> None:
+        """Name every other record that names the application, or shows one of its secrets."""
+        ids = {application.object_id, application.client_id}
+        found = []
+        for other in vault.read([]).values():
+            if other.uid == record.uid:
+                continue
+            view, shown = other.view(), published_in(other)
+            names = bool(ids & {guid(view.get("application_object_id")), guid(view.get("application_client_id"))})
+            by_id = guid(shown.key_id) is not None and application.credential(shown.key_id) is not None
+            if names or by_id:
+                found.append(f"{other.title!r} ({other.uid})")
+        if found:
+            text = f"named or shown by other records, too: {', '.join(sorted(found))}"
+            todo = "let one record publish an application's secret; a rotation knows the others by its own markers only"
+            self._add("other records", WARNING, text, todo)
+        else:
+            self._add("other records", OK, "no other record that is seen names the application or shows its secrets")
 
     def _fields(self, task: Task) -> None:
         record = task.record
@@ -153,10 +197,11 @@ class Doctor:
         if not secret:
             self._add("current secret", WARNING, "the record holds none yet")
             return
-        proof, why = entra.prove(application.client_id, Secret(secret))
-        if proof is Proof.SIGNED_IN:
+        look = entra.sign_in(application.client_id, Secret(secret))
+        why = look.why
+        if look.answer is Answer.TAKEN:
             self._add("current secret", OK, "the vault's secret signs in")
-        elif proof is Proof.NOT_YET:
+        elif look.answer is not Answer.NEVER:
             self._add("current secret", WARNING, f"the vault's secret does not sign in: {why}", "rotate it")
         else:
             # Neither would a new one.
@@ -166,12 +211,18 @@ class Doctor:
 
 
 def dry_run(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool) -> Outcome:
-    """Look at everything; with ``check``, and where nothing stands in the way, also say what would be done."""
+    """Look at everything, and plan: what stands in the way of a rotation ends it. With ``check`` also say what would be
+    done, and how."""
     doctor = Doctor(budget, log)
     outcome = doctor.examine(prepare, http)
-    if check and outcome.exit_status == 0:
-        outcome = perform(prepare, http, budget, log, check=True)
-        outcome.facts.update(doctor.facts())
+    if not outcome.exit_status:
+        planned = perform(prepare, http, budget, log, check=True)
+        if check or planned.exit_status:
+            planned.facts.update(doctor.facts())
+            return planned
+        doctor.foresee(planned)
+        outcome = doctor.outcome()
+    log.say(outcome.message)
     return outcome
 
 

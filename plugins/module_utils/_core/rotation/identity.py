@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..base.errors import BadInput
 from ..base.labels import Labelled
 from ..base.redact import Secret
+from ..services.application import guid
 from ..services.entra import CLOUDS, Cloud, Identity, custom_cloud
+from .deciding import Holding, Published
 
 # Every spelling that Keeper's own tools give the fields of an Azure PAM configuration, normalised
 # (Commander, the SaaS plug-ins' pamazure..., the KSM helper, Commander's old commands).
@@ -42,24 +44,43 @@ def choose(sources: Sources) -> tuple[Identity, Cloud]:
     return identity, sources.cloud or _cloud(record) or _cloud(sources.configuration) or sources.default_cloud
 
 
-def admin_hints(sources: Sources, client_id: str) -> tuple[str, ...]:
-    """Return the hints (first three characters) of secrets of the application ``client_id`` itself that are kept
-    elsewhere than in its own record, and that an admin application signs in with: they are not to be removed, whichever
-    of the sources this run uses."""
-    held = [(identity.client_id, identity.secret) for identity in (sources.explicit, sources.fallback) if identity]
-    holders: list[tuple[Labelled, Sequence[str], Sequence[str]]] = [
-        (record, ("application_client_id",), ("client_secret",)) for record in sources.attached
-    ]
+def holdings(sources: Sources) -> tuple[Holding, ...]:
+    """Return the secrets that other places than the record hold, as far as this run has read them: they are not to be
+    removed, whichever of the sources the run uses."""
+    found = []
+    for identity in (sources.explicit, sources.fallback):
+        if identity and identity.secret:
+            shown = Published("", "", identity.secret.reveal()[:3])
+            found.append(Holding(identity.source, shown, frozenset({identity.client_id.strip().lower()})))
+    for record in sources.attached:
+        ids = (record.get("application_client_id"), record.get("application_object_id"))
+        found.append(_holding(record, ids, record.get("client_secret_id"), record.get("client_secret")))
     if sources.configuration is not None:
-        holders.append((sources.configuration, _CLIENT_ID, _CLIENT_SECRET))
-    held += [(record.get(*name), Secret(record.get(*secret))) for record, name, secret in holders]
-    same = [secret for name, secret in held if name.strip().lower() == client_id and secret]
-    return tuple(secret.reveal()[:3] for secret in same)
+        record = sources.configuration
+        found.append(_holding(record, (record.get(*_CLIENT_ID),), "", record.get(*_CLIENT_SECRET)))
+    return tuple(one for one in found if one.shown.hint or guid(one.shown.key_id))
+
+
+def _holding(record: Labelled, ids: Sequence[str], key_id: str, secret: str) -> Holding:
+    about = frozenset(guid(each) or each.strip().lower() for each in ids if each.strip())
+    return Holding(_name(record), Published(record.uid, key_id, secret[:3]), about)
+
+
+def holder(sources: Sources, client_id: str) -> str:
+    """Return, in words, which source other than the target's own record holds a credential of the application with this
+    client id; empty where none does."""
+    held = [(identity.client_id, identity.source) for identity in (sources.explicit, sources.fallback) if identity]
+    for record in sources.attached:
+        if record.get("client_secret"):
+            held.append((record.get("application_client_id"), _name(record)))
+    if sources.configuration is not None and sources.configuration.get(*_CLIENT_SECRET):
+        held.append((sources.configuration.get(*_CLIENT_ID), _name(sources.configuration)))
+    return next((source for name, source in held if (guid(name) or name.strip().lower()) == client_id), "")
 
 
 def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
     if sources.explicit:
-        return sources.explicit, None
+        return replace(sources.explicit, why="it is named explicitly"), None
     carriers = [record for record in sources.attached if record.get("application_client_id")]
     if len({record.get("application_client_id").lower() for record in carriers}) > 1:
         raise BadInput(
@@ -67,16 +88,18 @@ def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
             ", ".join(sorted(_name(record) for record in carriers)),
             "attach the record of one admin application only",
         )
+    why = "it is attached"
     if not carriers and sources.own is not None and sources.own.get("application_client_id"):
-        carriers = [sources.own]
+        carriers, why = [sources.own], "it is the admin application's own, and none is attached"
     if carriers:
         record = min(carriers, key=lambda carrier: carrier.uid)
-        return _read(record, ("application_client_id",), ("client_secret",), ("tenant_id",)), record
+        return _read(record, ("application_client_id",), ("client_secret",), ("tenant_id",), why), record
     configuration = sources.configuration
     if configuration is not None and (configuration.get(*_CLIENT_ID) or configuration.get(*_CLIENT_SECRET)):
-        return _read(configuration, _CLIENT_ID, _CLIENT_SECRET, _TENANT_ID), configuration
+        why = "it is the PAM configuration, and no record with application_client_id is attached"
+        return _read(configuration, _CLIENT_ID, _CLIENT_SECRET, _TENANT_ID, why), configuration
     if sources.fallback:
-        return sources.fallback, None
+        return replace(sources.fallback, why="no record holds one"), None
     if configuration is not None:
         raise BadInput(
             f"{_name(configuration)} holds no client id and client secret",
@@ -91,7 +114,7 @@ def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
 
 
 def _read(
-    record: Labelled, client_id: Sequence[str], client_secret: Sequence[str], tenant_id: Sequence[str]
+    record: Labelled, client_id: Sequence[str], client_secret: Sequence[str], tenant_id: Sequence[str], why: str
 ) -> Identity:
     missing = [labels[0] for labels in (client_id, client_secret, tenant_id) if not record.get(*labels)]
     if missing:
@@ -102,6 +125,7 @@ def _read(
         _name(record),
         secret=Secret(record.get(*client_secret)),
         record_uid=record.uid,
+        why=why,
     )
 
 

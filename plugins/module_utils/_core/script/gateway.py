@@ -16,6 +16,8 @@ from typing import IO, Any
 
 from ..base.errors import BadInput
 from ..base.labels import Labelled, text_of
+from ..base.redact import bounded
+from ..services.secrecy import learn
 
 _TODO = "let the Gateway run the script, or pass it the line that the Gateway does"
 _LONGEST = 64 * 1024 * 1024
@@ -69,6 +71,7 @@ def read_request(stream: IO[bytes]) -> Request:
     items = _decode(records.encode("ascii", "replace"), "records on stdin") if records.strip() else []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
+    learn((key, key, value) for item in (message, *items) for key, value in item.items())
     return Request(
         _uid(message, "userRecordUid", required=True),
         _uid(message, "providerRecordUid", required=False),
@@ -102,7 +105,7 @@ def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
 
 def _labelled(item: Mapping[str, Any]) -> Labelled:
     pairs = [(str(key), value) for key, value in item.items() if key not in ("uid", "title")]
-    return Labelled(text_of(item.get("uid")), text_of(item.get("title")), pairs)
+    return Labelled(text_of(item.get("uid")), bounded(text_of(item.get("title"))), pairs)
 
 
 def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | None = None) -> tuple[str, str]:

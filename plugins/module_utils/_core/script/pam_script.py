@@ -15,15 +15,18 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from ..base.errors import BadInput, Refused, Stopped
-from ..base.redact import Log, scrub, to_stderr
+from ..base.redact import Log, foreign, scrub, to_stderr
 from ..base.timing import Budget, catch_signals
 from ..base.version import VERSION
 from ..rotation.doctor import dry_run
 from ..rotation.identity import Sources
-from ..rotation.plan import policy_of
-from ..rotation.transaction import Outcome, Task, perform
+from ..rotation.outcome import Outcome, ended, verdict
+from ..rotation.policy import policy_of
+from ..rotation.subject import Task
+from ..rotation.transaction import perform
+from ..services.connection import REQUESTS_PROBLEM
 from ..services.entra import MSAL_PROBLEM
-from ..services.http import REQUESTS_PROBLEM, Http
+from ..services.http import Http
 from ..services.vault import KSM_PROBLEM, Vault, parse_configuration
 from .gateway import Request, find_configuration, read_request
 
@@ -89,15 +92,13 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         budget.shield()
         return outcome
     except BadInput as problem:
-        log.say(problem.message)
-        return Outcome(problem.status, problem.exit_status, problem.message, False)
+        return ended(problem, {}, log)
     except Stopped as stop:
         # Only outside of a rotation's phases, where nothing has begun or everything has ended.
-        problem_ = Refused("the run was stopped", str(stop), "run it again")
-        log.say(problem_.message)
-        return Outcome(problem_.status, problem_.exit_status, problem_.message, False)
+        return ended(Refused("the run was stopped", str(stop), "run it again"), {}, log)
     except Exception as bug:
-        text = f"a bug: {type(bug).__name__}: {bug}. Next: run it with --debug and report what it shows."
+        what = f"a bug: {type(bug).__name__}: {foreign(bug)}"
+        text = verdict("error", {}, what, "", "run it with --debug and report it")
         log.say(text)
         if options.debug:
             for line in traceback.format_exc().splitlines():

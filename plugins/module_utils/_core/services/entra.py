@@ -15,14 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..base.errors import BadInput, Refused
-from ..base.redact import Log, Secret, remember
+from ..base.redact import Log, Secret, foreign, remember
 from ..base.timing import Budget
 from .application import guid
-from .http import REACH, Http, Reply, Unanswered, busy
+from .http import Http, Reply, Unanswered, busy, retry_after
 
 try:
     import msal
-    from msal.exceptions import MsalServiceError
 except ImportError as _problem:
     MSAL_PROBLEM = str(_problem)
 else:
@@ -31,7 +30,8 @@ else:
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 # AADSTS numbers: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _WRONG_SECRET, _EXPIRED_SECRET = 7000215, 7000222
-_BUSY = {90006, 90012, 90024, 90033, 90055, 90090}
+# 50196: too many sign-ins of one client in a row.
+_BUSY = {50196, 90006, 90012, 90024, 90033, 90055, 90090}
 _WORDS = {
     _WRONG_SECRET: "the client secret is not valid (a secret's value is needed, not its id)",
     _EXPIRED_SECRET: "the client secret has expired",
@@ -93,7 +93,7 @@ def _root_url(text: str, what: str, where: str) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """What the admin application signs in with. ``source`` says where it was found, in words."""
+    """What the admin application signs in with. ``source`` says where it was found, ``why`` why that one is used."""
 
     client_id: str
     tenant_id: str
@@ -101,6 +101,7 @@ class Identity:
     secret: Secret | None = None
     certificate: Secret | None = None  # PEM: private key and certificate
     record_uid: str = ""
+    why: str = ""
 
     def __post_init__(self) -> None:
         if guid(self.client_id) is None:
@@ -112,12 +113,22 @@ class Identity:
             )
 
 
-class Proof(Enum):
-    """What one attempt to sign in with a new secret has shown."""
+class Answer(Enum):
+    """What one sign-in has shown of the secret that it was made with."""
 
-    SIGNED_IN = "signed in"
-    NOT_YET = "not yet"
-    NEVER = "never"
+    TAKEN = "taken"
+    REFUSED = "refused"  # Entra's word that the secret is wrong or expired
+    LATER = "later"  # neither yes nor no: busy, or no answer
+    NEVER = "never"  # neither, and waiting does not change it
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """One sign-in: its answer, in words why, and the pause in seconds that Entra asks for."""
+
+    answer: Answer
+    why: str = ""
+    wait: float | None = None
 
 
 class Entra:
@@ -143,7 +154,7 @@ class Entra:
         for attempt in range(1, _ADMIN_ATTEMPTS + 1):
             answer = self._acquire(identity)
             if "access_token" in answer:
-                self._log.say(f"signed in as {identity.client_id} from {identity.source}")
+                self._log.detail(f"signed in as {identity.client_id}")
                 return Secret(str(answer["access_token"]))
             pause = 2.0 * attempt
             if _WRONG_SECRET not in _codes(answer) or attempt == _ADMIN_ATTEMPTS or pause >= self._budget.left():
@@ -157,7 +168,7 @@ class Entra:
         )
 
     def _acquire(self, identity: Identity) -> Mapping[str, Any]:
-        transport = _Transport(self._http)
+        transport = _Transport(self._http, self._cloud)
         credential: Any = identity.secret.reveal() if identity.secret else None
         if identity.certificate:
             pem = identity.certificate.reveal()
@@ -172,29 +183,28 @@ class Entra:
                 instance_discovery=False,
                 http_client=transport,
             )
-            self._token_endpoint = client.authority.token_endpoint
             answer: Mapping[str, Any] = client.acquire_token_for_client([self._cloud.graph + "/.default"])
         except Unanswered as problem:
-            raise Refused(f"{self._cloud.authority} was not reached", str(problem), REACH) from None
-        except MsalServiceError:
-            answer = {}
-        except (ValueError, KeyError, TypeError) as problem:
-            if identity.certificate and (transport.last is None or transport.last.status == 200):
+            raise Refused(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
+        except Refused:
+            raise
+        except Exception as problem:  # whatever msal makes of an answer, or of a certificate
+            if identity.certificate and not transport.asked:
                 raise BadInput(
                     f"the certificate of {identity.source} cannot be used", type(problem).__name__, "check the PEM file"
                 ) from None
             answer = {}
         if "access_token" not in answer and transport.last is not None:
             # msal hides the body of a failed discovery, which is where an unknown tenant shows.
-            return {"http_status": transport.last.status, **transport.last.json(), **answer}
+            return {**_with_origin(transport.last), **answer}
         return answer
 
-    def prove(self, client_id: str, secret: Secret) -> tuple[Proof, str]:
-        """Try once to sign in with a new secret; return what it shows, and in words why.
+    def sign_in(self, client_id: str, secret: Secret) -> SignIn:
+        """Sign in once with a secret of an application, over a connection of its own; say what it shows.
 
         One plain request, as documented in
         https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow: msal's caches are not
-        keyed by the secret and could answer for the old one. Raises Stopped.
+        keyed by the secret and could answer for another one. Raises Stopped.
         """
         body = {
             "grant_type": "client_credentials",
@@ -203,44 +213,56 @@ class Entra:
             "scope": self._cloud.graph + "/.default",
         }
         try:
-            reply = self._http.call(
-                "POST", self._token_endpoint, name="sign-in with the new secret", body=body, retry=_retry
-            )
+            reply = self._http.call("POST", self._token_endpoint, name="sign-in", body=body, fresh=True)
         except Unanswered as problem:
-            return Proof.NOT_YET, str(problem)
+            return SignIn(Answer.LATER, str(problem))
         answer = reply.json()
         if reply.status == 200 and answer.get("access_token"):
-            return Proof.SIGNED_IN, ""
+            return SignIn(Answer.TAKEN)
         if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
-            return Proof.NOT_YET, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})"
-        return classify(reply), _reason({"http_status": reply.status, **answer})
+            return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})")
+        return SignIn(classify(reply), _reason(_with_origin(reply)), retry_after(reply))
 
 
-def classify(reply: Reply) -> Proof:
-    """Return whether waiting may change a refused sign-in with a secret that was made a moment ago."""
+def classify(reply: Reply) -> Answer:
+    """Return whether waiting may change a sign-in that was neither taken nor refused."""
     answer = reply.json()
     codes = set(_codes(answer))
     error = answer.get("error")
     if codes & _FINAL:
-        return Proof.NEVER
-    if codes & (_BUSY | {_WRONG_SECRET, _EXPIRED_SECRET}) or busy(reply):
-        return Proof.NOT_YET
-    if error in ("invalid_client", "temporarily_unavailable", "server_error") or not error:
-        return Proof.NOT_YET
-    return Proof.NEVER
+        return Answer.NEVER
+    if codes & _BUSY or busy(reply) or not error:
+        return Answer.LATER
+    waits = error in ("invalid_client", "temporarily_unavailable", "server_error")
+    return Answer.LATER if waits else Answer.NEVER
 
 
 class _Transport:
     """What msal sends its requests with: our timeouts and retries. Asking for a token is safe to repeat."""
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, cloud: Cloud) -> None:
         self._http = http
+        self._cloud = cloud
         self.last: Reply | None = None
+        self.asked = False  # for a token
 
     def get(self, url: str, params: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
-        return self._call("GET", url, params, None, headers)
+        reply = self._call("GET", url, params, None, headers)
+        if reply.status < 400:
+            self._check(reply)
+        return reply
+
+    def _check(self, discovery: Reply) -> None:
+        """The secret goes where discovery says: to the authority itself, or nowhere. Raises Refused."""
+        endpoint, name = discovery.json().get("token_endpoint"), self._cloud.authority
+        if _is_below(endpoint, name):
+            return
+        todo = "choose the cloud that the tenant is in" if endpoint else discovery.remedy()
+        why = discovery.between() or "it names no token endpoint of its own"
+        raise Refused(f"{name} does not say where to sign in", why, todo)
 
     def post(self, url: str, params: Any = None, data: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
+        self.asked = True
         return self._call("POST", url, params, data, headers)
 
     def close(self) -> None:
@@ -250,6 +272,19 @@ class _Transport:
         name = "sign-in of the admin application" if method == "POST" else "discovery"
         self.last = self._http.call(method, url, name=name, headers=headers, body=body, query=query, retry=_retry)
         return self.last
+
+
+def _is_below(url: Any, root: str) -> bool:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+        return f"{parts.scheme}://{parts.netloc}".lower() == root and len(parts.path) > 1
+    except ValueError:
+        return False
+
+
+def _with_origin(reply: Reply) -> dict[str, Any]:
+    """Return the answer, with what ``_reason`` and ``_advice`` need where it is not Entra's."""
+    return {**reply.json(), "http_status": reply.status, "between": reply.between(), "remedy": reply.remedy()}
 
 
 def _retry(reply: Reply) -> bool:
@@ -266,12 +301,14 @@ def _reason(answer: Mapping[str, Any]) -> str:
     for code in _codes(answer):
         if code in _WORDS:
             return f"{_WORDS[code]} (AADSTS{code})"
-    lines = str(answer.get("error_description") or "").splitlines()
+    lines = str(answer.get("error_description") or "").strip().splitlines()
     error = answer.get("error")
     if lines:
-        return f"{error}: {lines[0][:300]}"
+        return f"{foreign(error)}: {foreign(lines[0])}"
+    if answer.get("between"):
+        return str(answer["between"])
     status = answer.get("http_status")
-    return str(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
+    return foreign(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
 
 
 def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
@@ -286,4 +323,6 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
     for code in _codes(answer):
         if code in advice:
             return advice[code]
+    if answer.get("between"):
+        return str(answer["remedy"])
     return f"check {identity.source}"

@@ -6,11 +6,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import BadInput
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.identity import Sources, choose
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Secret
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.identity import (
+    Sources,
+    choose,
+    holder,
+    holdings,
+)
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.entra import CLOUDS, Cloud, Identity
 from core_samples import CLIENT_ID, OBJECT_ID, labelled
 from hypothesis import given, settings
@@ -134,7 +141,7 @@ def test_an_incomplete_configuration_is_an_error_that_names_the_field(missing):
 
 def test_a_configuration_without_any_credential_leaves_it_to_the_fallback():
     bare = configuration(clientId="", clientSecret="")
-    assert choose(Sources(configuration=bare, fallback=FALLBACK))[0] is FALLBACK
+    assert choose(Sources(configuration=bare, fallback=FALLBACK))[0] == replace(FALLBACK, why="no record holds one")
     with pytest.raises(BadInput, match=r"CONFIG.*no client id and client secret"):
         choose(Sources(configuration=bare))
 
@@ -174,3 +181,73 @@ def test_the_cloud(sources, cloud):
 def test_a_graph_endpoint_alone_is_an_error():
     with pytest.raises(BadInput, match="no Azure Authority FQDN"):
         choose(Sources(configuration=configuration(**{"Azure Graph Endpoint": "localhost:2"})))
+
+
+# -- what the sources of a run hold
+
+LONG = "abc8Q~" + "x" * 30
+WITH_SECRET = Identity(CLIENT_ID.upper(), TENANT, "the options", secret=Secret(LONG))
+
+
+def held(sources: Sources) -> list[tuple[str, str, str, frozenset[str]]]:
+    return [(one.owner, one.shown.key_id, one.shown.hint, one.about) for one in holdings(sources)]
+
+
+def test_no_source_holds_nothing():
+    assert holdings(Sources()) == ()
+    assert holdings(Sources(own=admin("OWN"), attached=[labelled("DB", "a database", login="x")])) == ()
+
+
+@pytest.mark.parametrize("place", ["explicit", "fallback"])
+def test_an_option_holds_its_secret_for_its_application(place):
+    assert held(Sources(**{place: WITH_SECRET})) == [("the options", "", "abc", frozenset({CLIENT_ID}))]
+    assert holdings(Sources(**{place: Identity(CLIENT_ID, TENANT, "x")})) == ()
+
+
+def test_an_attached_record_holds_what_it_names_for_the_applications_that_it_names():
+    record = admin("ADMIN", client_secret=LONG, client_secret_id="KEY", application_object_id=OBJECT_ID.upper())
+    about = frozenset({CLIENT_ID, OBJECT_ID})
+    assert held(Sources(attached=[record])) == [("the record 'title ADMIN' (ADMIN)", "KEY", "abc", about)]
+
+
+def test_an_attached_record_that_only_names_a_key_id_holds_it():
+    (found,) = holdings(Sources(attached=[labelled("A", "a", client_secret_id=OTHER_ID)]))
+    assert (found.shown.key_id, found.about) == (OTHER_ID, frozenset())
+
+
+def test_the_pam_configuration_holds_its_secret_although_another_identity_is_used():
+    sources = Sources(explicit=WITH_SECRET, attached=ATTACHED, configuration=configuration(clientSecret=LONG))
+    assert [owner for owner, *_rest in held(sources)] == [
+        "the options",
+        "the record 'title ADMIN' (ADMIN)",
+        "the record 'Azure' (CONFIG)",
+    ]
+    assert held(sources)[-1][1:] == ("", "abc", frozenset({CLIENT_ID}))
+
+
+def test_a_configuration_without_a_secret_holds_none():
+    assert holdings(Sources(configuration=configuration(clientSecret=""))) == ()
+
+
+@pytest.mark.parametrize("spelling", [CLIENT_ID, CLIENT_ID.upper(), f" {{{CLIENT_ID}}} "])
+@pytest.mark.parametrize(
+    ("sources", "name"),
+    [
+        (lambda spelling: Sources(attached=[admin("ADMIN", spelling)]), "ADMIN"),
+        (lambda spelling: Sources(configuration=configuration(clientId=spelling)), "CONFIG"),
+        (lambda spelling: Sources(fallback=Identity(spelling, TENANT, "the environment")), "the environment"),
+        (
+            lambda spelling: Sources(explicit=EXPLICIT, fallback=Identity(spelling, TENANT, "the environment")),
+            "the environment",
+        ),
+        (lambda spelling: Sources(explicit=Identity(spelling, TENANT, "the options")), "the options"),
+    ],
+)
+def test_whose_credential_it_is_that_a_source_holds(sources, name, spelling):
+    assert name in holder(sources(spelling), CLIENT_ID)
+    assert holder(sources(spelling), OBJECT_ID) == ""
+
+
+def test_the_records_own_credential_and_records_without_a_secret_are_no_holders():
+    bare = [labelled("A", "a", application_client_id=CLIENT_ID), labelled("B", "b", client_secret="x" * 20)]
+    assert holder(Sources(own=OWN, attached=bare, configuration=configuration(clientSecret="")), CLIENT_ID) == ""
