@@ -15,7 +15,7 @@ from typing import Any, Callable, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 
 from ._core.base.errors import BadInput, Refused, RotationError, Stopped
-from ._core.base.redact import Log, remember, scrub, scrub_all
+from ._core.base.redact import Log, printable, remember, scrub, scrub_all
 from ._core.base.timing import Budget, catch_signals
 from ._core.rotation.identity import CREDENTIALS, VARIABLES, identity_in, in_environment
 from ._core.script.pam_script import missing_libraries
@@ -67,11 +67,20 @@ class Module(AnsibleModule):
     """An AnsibleModule for which an empty option is one that was not given, that shows no secret of its arguments,
     and whose every result has a ``status``.
 
-    ``keep_empty`` names the options for which an empty text has a meaning of its own.
+    ``keep_empty`` names the options for which an empty text has a meaning of its own, ``names`` those that hold what
+    people have called something, which may be shown although it has none of the forms of what is plain.
     """
 
-    def __init__(self, options: Mapping[str, Any], *, keep_empty: Collection[str] = (), **rules: Any) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        keep_empty: Collection[str] = (),
+        names: Collection[str] = (),
+        **rules: Any,
+    ) -> None:
         self._keep_empty = keep_empty
+        self._names = names
         self._given: dict[str, Any] = {}
         self._ready = False
         super().__init__(dict(options), supports_check_mode=True, **rules)
@@ -82,7 +91,7 @@ class Module(AnsibleModule):
         super()._load_params()
         self.params = {name: value for name, value in self.params.items() if not self._is_empty(name, value)}
         self._given = {name: value for name, value in self.params.items() if not name.startswith("_ansible_")}
-        secrets = secrets_in(self._given, self.argument_spec)
+        secrets = secrets_in(self._given, self.argument_spec, self._names)
         self.no_log_values = _Secrets(secrets)
         for value in secrets:
             remember(value)
@@ -106,19 +115,32 @@ class Module(AnsibleModule):
         super().fail_json(scrub(msg), **self._presentable(result))
 
     def _presentable(self, result: dict[str, Any]) -> dict[str, Any]:
+        diff = result.pop("diff", None)
         presentable: dict[str, Any] = scrub_all(result)
-        presentable["invocation"] = {"module_args": shown({**self._given, **self.params}, self.argument_spec)}
+        if diff is not None:
+            presentable["diff"] = _in_lines(diff)
+        arguments = shown({**self._given, **self.params}, self.argument_spec, self._names)
+        presentable["invocation"] = {"module_args": arguments}
         return presentable
 
 
 def conclude(module: Module, work: Callable[[Module, Http, Budget, Log], dict[str, Any]]) -> NoReturn:
+    """Do the work of a module that needs the packages of requirements.txt, and end the module as ``end`` does."""
+
+    def with_libraries(budget: Budget, log: Log) -> dict[str, Any]:
+        _require_libraries()
+        return work(module, Http(budget, log), budget, log)
+
+    end(module, with_libraries)
+
+
+def end(module: Module, work: Callable[[Budget, Log], dict[str, Any]]) -> NoReturn:
     """Do the work of a module and end the module with its result, which is a failure where ``failed`` is in it."""
     log = Log(lambda line: None)
     try:
-        _require_libraries()
         budget = Budget()
         catch_signals(budget)
-        result = work(module, Http(budget, log), budget, log)
+        result = work(budget, log)
         budget.shield()
     except RotationError as problem:
         result = {"failed": True, "msg": problem.message, "status": problem.status, **problem.facts}
@@ -136,6 +158,15 @@ def conclude(module: Module, work: Callable[[Module, Http, Budget, Log], dict[st
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)
+
+
+def _in_lines(diff: Any) -> Any:
+    """Return a diff fit to be shown: scrubbed as a whole, printable line by line."""
+    if isinstance(diff, dict):
+        return {key: _in_lines(value) for key, value in diff.items()}
+    if isinstance(diff, list):
+        return [_in_lines(value) for value in diff]
+    return "\n".join(map(printable, scrub(diff).split("\n"))) if isinstance(diff, str) else diff
 
 
 def _require_libraries() -> None:
