@@ -19,7 +19,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness import FORMS, World, make_world
 
 #: The files whose tests take long, most of them by waiting.
-LONG = ("test_time", "test_stateful", "test_attach_commander", "test_leaks", "test_matrix", "test_pythons")
+LONG = (
+    "test_time",
+    "test_stateful",
+    "test_attach_commander",
+    "test_leaks",
+    "test_matrix",
+    "test_pythons",
+    "test_one_look",
+    "test_taken_away",
+    "test_two_secrets",
+    "test_mutations",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
