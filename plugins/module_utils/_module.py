@@ -15,10 +15,12 @@ from typing import Any, Callable, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 
 from ._core.base.errors import BadInput, Refused, RotationError, Stopped
-from ._core.base.redact import Log, Secret, remember, scrub, scrub_all
+from ._core.base.redact import Log, printable, remember, scrub, scrub_all
 from ._core.base.timing import Budget, catch_signals
+from ._core.rotation.identity import CREDENTIALS, VARIABLES, identity_in, in_environment
 from ._core.script.pam_script import missing_libraries
-from ._core.services.entra import CLOUDS, Cloud, Identity, custom_cloud
+from ._core.services.credentials import Identity
+from ._core.services.entra import CLOUDS, Cloud, custom_cloud
 from ._core.services.http import Http
 from ._core.services.vault import parse_configuration
 from ._showing import secrets_in, shown
@@ -36,18 +38,14 @@ ENTRA_OPTIONS: dict[str, dict[str, Any]] = {
     "client_id": {"type": "str"},
     "client_secret": {"type": "str", "no_log": True, "aliases": ["secret"]},
     "certificate_path": {"type": "path", "aliases": ["x509_certificate_path"]},
+    "certificate_passphrase": {"type": "str", "no_log": True},
+    "managed_identity": {"type": "bool", "default": False},
+    "oidc_token": {"type": "str", "no_log": True},
+    "oidc_token_file_path": {"type": "path"},
     "cloud_environment": {"type": "raw"},
 }
 KEEPER_EXCLUSIVE = [("keeper_config", "keeper_config_file")]
-EXCLUSIVE = [*KEEPER_EXCLUSIVE, ("client_secret", "certificate_path")]
-
-# The names that azure.azcollection reads, and those of Microsoft's own libraries.
-_VARIABLES = {
-    "tenant_id": ("AZURE_TENANT", "AZURE_TENANT_ID"),
-    "client_id": ("AZURE_CLIENT_ID",),
-    "client_secret": ("AZURE_SECRET", "AZURE_CLIENT_SECRET"),
-    "certificate_path": ("AZURE_X509_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PATH"),
-}
+EXCLUSIVE = [*KEEPER_EXCLUSIVE, CREDENTIALS]
 
 
 class _Secrets(set[str]):
@@ -69,11 +67,20 @@ class Module(AnsibleModule):
     """An AnsibleModule for which an empty option is one that was not given, that shows no secret of its arguments,
     and whose every result has a ``status``.
 
-    ``keep_empty`` names the options for which an empty text has a meaning of its own.
+    ``keep_empty`` names the options for which an empty text has a meaning of its own, ``names`` those that hold what
+    people have called something, which may be shown although it has none of the forms of what is plain.
     """
 
-    def __init__(self, options: Mapping[str, Any], *, keep_empty: Collection[str] = (), **rules: Any) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        keep_empty: Collection[str] = (),
+        names: Collection[str] = (),
+        **rules: Any,
+    ) -> None:
         self._keep_empty = keep_empty
+        self._names = names
         self._given: dict[str, Any] = {}
         self._ready = False
         super().__init__(dict(options), supports_check_mode=True, **rules)
@@ -84,7 +91,7 @@ class Module(AnsibleModule):
         super()._load_params()
         self.params = {name: value for name, value in self.params.items() if not self._is_empty(name, value)}
         self._given = {name: value for name, value in self.params.items() if not name.startswith("_ansible_")}
-        secrets = secrets_in(self._given, self.argument_spec)
+        secrets = secrets_in(self._given, self.argument_spec, self._names)
         self.no_log_values = _Secrets(secrets)
         for value in secrets:
             remember(value)
@@ -108,19 +115,32 @@ class Module(AnsibleModule):
         super().fail_json(scrub(msg), **self._presentable(result))
 
     def _presentable(self, result: dict[str, Any]) -> dict[str, Any]:
+        diff = result.pop("diff", None)
         presentable: dict[str, Any] = scrub_all(result)
-        presentable["invocation"] = {"module_args": shown({**self._given, **self.params}, self.argument_spec)}
+        if diff is not None:
+            presentable["diff"] = _in_lines(diff)
+        arguments = shown({**self._given, **self.params}, self.argument_spec, self._names)
+        presentable["invocation"] = {"module_args": arguments}
         return presentable
 
 
 def conclude(module: Module, work: Callable[[Module, Http, Budget, Log], dict[str, Any]]) -> NoReturn:
+    """Do the work of a module that needs the packages of requirements.txt, and end the module as ``end`` does."""
+
+    def with_libraries(budget: Budget, log: Log) -> dict[str, Any]:
+        _require_libraries()
+        return work(module, Http(budget, log), budget, log)
+
+    end(module, with_libraries)
+
+
+def end(module: Module, work: Callable[[Budget, Log], dict[str, Any]]) -> NoReturn:
     """Do the work of a module and end the module with its result, which is a failure where ``failed`` is in it."""
     log = Log(lambda line: None)
     try:
-        _require_libraries()
         budget = Budget()
         catch_signals(budget)
-        result = work(module, Http(budget, log), budget, log)
+        result = work(budget, log)
         budget.shield()
     except RotationError as problem:
         result = {"failed": True, "msg": problem.message, "status": problem.status, **problem.facts}
@@ -138,6 +158,15 @@ def conclude(module: Module, work: Callable[[Module, Http, Budget, Log], dict[st
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)
+
+
+def _in_lines(diff: Any) -> Any:
+    """Return a diff fit to be shown: scrubbed as a whole, printable line by line."""
+    if isinstance(diff, dict):
+        return {key: _in_lines(value) for key, value in diff.items()}
+    if isinstance(diff, list):
+        return [_in_lines(value) for value in diff]
+    return "\n".join(map(printable, scrub(diff).split("\n"))) if isinstance(diff, str) else diff
 
 
 def _require_libraries() -> None:
@@ -176,29 +205,28 @@ def identities(params: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[I
 
     Where an option is set, the environment fills what is left open.
     """
-    outside = {name: next((environ[key] for key in keys if environ.get(key)), "") for name, keys in _VARIABLES.items()}
-    if not any(params[name] for name in _VARIABLES):
-        complete = outside["tenant_id"] and outside["client_id"]
-        usable = complete and (outside["client_secret"] or outside["certificate_path"])
-        return None, _identity(outside, "the environment") if usable else None
-    values = {name: params[name] or outside[name] for name in _VARIABLES}
-    if params["certificate_path"]:
-        values["client_secret"] = ""
-    missing = [name for name in ("tenant_id", "client_id") if not values[name]]
-    if not values["client_secret"] and not values["certificate_path"]:
-        missing.append("client_secret or certificate_path")
+    outside, managed = in_environment(environ), params["managed_identity"]
+    if not managed and not any(params[name] for name in VARIABLES):
+        return None, identity_in(outside, "the environment")
+    source = "the task's options"
+    values = {name: params[name] or outside[name] for name in VARIABLES}
+    given = [name for name in CREDENTIALS if params[name]]
+    if managed and given:
+        raise BadInput(f"managed_identity is set together with {given[0]}", todo="leave one of the two")
+    if given:
+        values.update({name: "" for name in CREDENTIALS if name not in given})
+    needed = ("tenant_id",) if managed else ("tenant_id", "client_id")
+    missing = [name for name in needed if not values[name]]
+    if not managed and not any(values[name] for name in CREDENTIALS):
+        missing.append(f"{', '.join(CREDENTIALS)} or managed_identity")
     if missing:
         raise BadInput(
             "the admin identity in the options lacks " + " and ".join(missing),
             todo="set them, or use pam_config or admin_record",
         )
-    return _identity(values, "the task's options"), None
-
-
-def _identity(values: Mapping[str, str], source: str) -> Identity:
-    secret = Secret(values["client_secret"]) if values["client_secret"] else None
-    certificate = None if secret else Secret(_read(values["certificate_path"], "certificate"))
-    return Identity(values["client_id"], values["tenant_id"], source, secret=secret, certificate=certificate)
+    if managed:
+        return Identity(values["client_id"], values["tenant_id"], source, managed=True), None
+    return identity_in(values, source), None
 
 
 def cloud(value: Any, where: str) -> Cloud | None:

@@ -13,7 +13,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ._core.base.redact import searched_for
@@ -34,6 +34,9 @@ _PLAIN = re.compile(
 )
 # What Entra's secrets have had in common since 2021. Of what has it, nothing is plain.
 _ENTRA = re.compile(r"[78]Q~")
+# In a name, words are no longer than this: keys and secrets are one word, or have a part that is.
+_LONG = 24
+_WORDS = re.compile(r"[^\w~+=]+|_")
 
 
 def is_plain(value: Any) -> bool:
@@ -47,17 +50,38 @@ def is_plain(value: Any) -> bool:
     return len(value) < _SHORT or (_PLAIN.fullmatch(value) is not None and not _ENTRA.search(value))
 
 
-def shown(arguments: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the arguments as results may show them. ``options`` is the argument spec."""
+def is_name(value: Any) -> bool:
+    """Whether a value, or each text of a list, may be what people have called something: words, none of them long."""
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    return all(
+        isinstance(text, str) and not _ENTRA.search(text) and all(len(word) < _LONG for word in _WORDS.split(text))
+        for text in texts
+    )
+
+
+def shown(
+    arguments: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], names: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the arguments as results may show them. ``options`` is the argument spec, ``names`` names options."""
     known = _by_name(options)
-    return {
-        name: value if name in known and not known[name].get("no_log") and is_plain(value) else HIDDEN
-        for name, value in arguments.items()
-        if value is not None
-    }
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        option = known.get(name, {})
+        if value is None:
+            continue
+        if option.get("options") and isinstance(value, (Mapping, list)):
+            inner = [shown(item, option["options"], names) for item in _mappings(value)]
+            found[name] = inner if isinstance(value, list) else inner[0]
+        elif name in known and not option.get("no_log") and (is_plain(value) or (name in names and is_name(value))):
+            found[name] = value
+        else:
+            found[name] = HIDDEN
+    return found
 
 
-def secrets_in(arguments: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def secrets_in(
+    arguments: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], names: Collection[str] = ()
+) -> set[str]:
     """Return every text of the arguments that no result may hold, and the parts of which such texts are made.
 
     Of a Keeper configuration it is the keys, not the host name or a number, whatever form the configuration has.
@@ -65,12 +89,24 @@ def secrets_in(arguments: Mapping[str, Any], options: Mapping[str, Mapping[str, 
     known = _by_name(options)
     found: set[str] = set()
     for name, value in arguments.items():
-        secret = name in known and known[name].get("no_log")
+        option = known.get(name, {})
+        secret = option.get("no_log")
+        if option.get("options") and isinstance(value, (Mapping, list)):
+            for item in _mappings(value):
+                found |= secrets_in(item, option["options"], names)
+            continue
+        if name in names and is_name(value) and not secret:
+            continue
         if secret and isinstance(value, str) and searched_for(value) and _decoded(value) is None:
             found.add(value)
         if secret or name not in known or not is_plain(value):
             found.update(text for text in _texts(value) if not is_plain(text))
     return found
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    """Return the mapping, or those of a list; what is none is for AnsibleModule to refuse."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, Mapping)]
 
 
 def _by_name(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
