@@ -18,12 +18,12 @@ from ._core.base.labels import Labelled
 from ._core.base.redact import Log
 from ._core.base.timing import Budget
 from ._core.rotation.doctor import dry_run
-from ._core.rotation.identity import Sources
+from ._core.rotation.identity import AUTHORITY_VARIABLE, Sources
 from ._core.rotation.outcome import Outcome
 from ._core.rotation.policy import policy_of
 from ._core.rotation.subject import Task
 from ._core.rotation.transaction import perform
-from ._core.services.entra import CLOUDS
+from ._core.services.files import certificates_of
 from ._core.services.http import Http
 from ._core.services.vault import Vault, VaultRecord
 from ._module import ENTRA_OPTIONS, EXCLUSIVE, KEEPER_OPTIONS, Module, cloud, conclude, identities, keeper_configuration
@@ -76,14 +76,16 @@ def prepare(params: dict[str, Any], http: Http, budget: Budget, log: Log) -> Tas
             raise BadInput(f"the record {params['admin_record']} lacks application_client_id", todo="fill in the field")
     configuration = _record(found, params["pam_config"], "pam_config").view() if params["pam_config"] else None
     sources = Sources(
-        advice="set pam_config or admin_record, or tenant_id, client_id and client_secret",
+        advice="set pam_config or admin_record, or tenant_id, client_id and a credential",
         explicit=explicit,
         attached=attached,
         own=record.view(),
         configuration=configuration,
         fallback=fallback,
         cloud=named,
-        default_cloud=default or CLOUDS["AzureCloud"],
+        default_cloud=default,
+        authority=os.environ.get(AUTHORITY_VARIABLE, ""),
+        files=lambda uid: certificates_of(found[uid], http) if uid in found else (),
     )
     given = {name: params[name] for name in POLICY if params[name] is not None}
     return Task(vault, record, sources, policy_of(sources.own or record.view(), **given), params["application"] or "")

@@ -15,10 +15,12 @@ from typing import Any, Callable, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 
 from ._core.base.errors import BadInput, Refused, RotationError, Stopped
-from ._core.base.redact import Log, Secret, printable, remember, scrub, scrub_all
+from ._core.base.redact import Log, printable, remember, scrub, scrub_all
 from ._core.base.timing import Budget, catch_signals
+from ._core.rotation.identity import CREDENTIALS, VARIABLES, identity_in, in_environment
 from ._core.script.pam_script import missing_libraries
-from ._core.services.entra import CLOUDS, Cloud, Identity, custom_cloud
+from ._core.services.credentials import Identity
+from ._core.services.entra import CLOUDS, Cloud, custom_cloud
 from ._core.services.http import Http
 from ._core.services.vault import parse_configuration
 from ._showing import secrets_in, shown
@@ -36,18 +38,14 @@ ENTRA_OPTIONS: dict[str, dict[str, Any]] = {
     "client_id": {"type": "str"},
     "client_secret": {"type": "str", "no_log": True, "aliases": ["secret"]},
     "certificate_path": {"type": "path", "aliases": ["x509_certificate_path"]},
+    "certificate_passphrase": {"type": "str", "no_log": True},
+    "managed_identity": {"type": "bool", "default": False},
+    "oidc_token": {"type": "str", "no_log": True},
+    "oidc_token_file_path": {"type": "path"},
     "cloud_environment": {"type": "raw"},
 }
 KEEPER_EXCLUSIVE = [("keeper_config", "keeper_config_file")]
-EXCLUSIVE = [*KEEPER_EXCLUSIVE, ("client_secret", "certificate_path")]
-
-# The names that azure.azcollection reads, and those of Microsoft's own libraries.
-_VARIABLES = {
-    "tenant_id": ("AZURE_TENANT", "AZURE_TENANT_ID"),
-    "client_id": ("AZURE_CLIENT_ID",),
-    "client_secret": ("AZURE_SECRET", "AZURE_CLIENT_SECRET"),
-    "certificate_path": ("AZURE_X509_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PATH"),
-}
+EXCLUSIVE = [*KEEPER_EXCLUSIVE, CREDENTIALS]
 
 
 class _Secrets(set[str]):
@@ -207,29 +205,28 @@ def identities(params: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[I
 
     Where an option is set, the environment fills what is left open.
     """
-    outside = {name: next((environ[key] for key in keys if environ.get(key)), "") for name, keys in _VARIABLES.items()}
-    if not any(params[name] for name in _VARIABLES):
-        complete = outside["tenant_id"] and outside["client_id"]
-        usable = complete and (outside["client_secret"] or outside["certificate_path"])
-        return None, _identity(outside, "the environment") if usable else None
-    values = {name: params[name] or outside[name] for name in _VARIABLES}
-    if params["certificate_path"]:
-        values["client_secret"] = ""
-    missing = [name for name in ("tenant_id", "client_id") if not values[name]]
-    if not values["client_secret"] and not values["certificate_path"]:
-        missing.append("client_secret or certificate_path")
+    outside, managed = in_environment(environ), params["managed_identity"]
+    if not managed and not any(params[name] for name in VARIABLES):
+        return None, identity_in(outside, "the environment")
+    source = "the task's options"
+    values = {name: params[name] or outside[name] for name in VARIABLES}
+    given = [name for name in CREDENTIALS if params[name]]
+    if managed and given:
+        raise BadInput(f"managed_identity is set together with {given[0]}", todo="leave one of the two")
+    if given:
+        values.update({name: "" for name in CREDENTIALS if name not in given})
+    needed = ("tenant_id",) if managed else ("tenant_id", "client_id")
+    missing = [name for name in needed if not values[name]]
+    if not managed and not any(values[name] for name in CREDENTIALS):
+        missing.append(f"{', '.join(CREDENTIALS)} or managed_identity")
     if missing:
         raise BadInput(
             "the admin identity in the options lacks " + " and ".join(missing),
             todo="set them, or use pam_config or admin_record",
         )
-    return _identity(values, "the task's options"), None
-
-
-def _identity(values: Mapping[str, str], source: str) -> Identity:
-    secret = Secret(values["client_secret"]) if values["client_secret"] else None
-    certificate = None if secret else Secret(_read(values["certificate_path"], "certificate"))
-    return Identity(values["client_id"], values["tenant_id"], source, secret=secret, certificate=certificate)
+    if managed:
+        return Identity(values["client_id"], values["tenant_id"], source, managed=True), None
+    return identity_in(values, source), None
 
 
 def cloud(value: Any, where: str) -> Cloud | None:

@@ -16,13 +16,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from ._core.base.redact import searched_for
+
 # In ansible-core's own words.
 HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 # Shorter texts are shown, and are not masked in results: no client secret and no key of Keeper is so short, and a mask
 # for every short word garbles what is said. https://learn.microsoft.com/graph/api/resources/passwordcredential
 _SHORT = 16
-# Of an option that is for secrets alone.
-_SHORTEST = 8
 _PLAIN = re.compile(
     r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"  # a GUID
     r"|[A-Za-z0-9_-]{22}"  # the uid of a Keeper record
@@ -97,7 +97,7 @@ def secrets_in(
             continue
         if name in names and is_name(value) and not secret:
             continue
-        if secret and isinstance(value, str) and len(value) >= _SHORTEST:
+        if secret and isinstance(value, str) and searched_for(value) and _decoded(value) is None:
             found.add(value)
         if secret or name not in known or not is_plain(value):
             found.update(text for text in _texts(value) if not is_plain(text))
@@ -114,19 +114,18 @@ def _by_name(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str,
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Give the texts within a value: leaves, lines, and what JSON or base64 of JSON holds."""
+    """Give the texts within a value: leaves, what JSON or base64 of JSON holds, and of other texts the lines, too."""
     if isinstance(value, (Mapping, list, tuple)):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _texts(item)
     elif isinstance(value, str):
-        yield value
-        lines = value.split()
-        if len(lines) > 1:
-            yield "".join(lines)
-            yield from (line.strip() for line in value.splitlines())
-        inner = _decoded("".join(lines))
+        compact = "".join(value.split())
+        inner = _decoded(compact)
         if isinstance(inner, (dict, list)):
             yield from _texts(inner)
+        # Of JSON, the names and what is plain are no secret.
+        if not isinstance(inner, (dict, list)) or compact[:1] not in "{[":
+            yield from {value, compact, *(line.strip() for line in value.splitlines())}
 
 
 def _decoded(text: str) -> Any:

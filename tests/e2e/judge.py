@@ -99,9 +99,8 @@ class Stores:
         records = copy.deepcopy(self.records)
         mine = records.get(self.uid, {})
         for section in ("fields", "custom"):
-            for item in mine.get(section) or []:
-                if item.get("label") in PUBLISHED:
-                    item["value"] = None
+            if mine.get(section):
+                mine[section] = [item for item in mine[section] if item.get("label") not in PUBLISHED]
         return {"records": records, "admin": self.admin}
 
 

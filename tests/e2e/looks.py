@@ -69,7 +69,7 @@ class Looks:
         first = min(acted, default=None)
         if shown is None or first is None:
             return
-        if shown.cause == PEOPLE:
+        if shown.cause == PEOPLE and shown.app == self.world.app.object_id:
             if done and self._could_know(shown.dead_since, "get_application", "token"):
                 self.verdict.blame("lost", f"{result.status}, but the vault's secret was taken away")
             elif done:

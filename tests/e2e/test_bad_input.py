@@ -309,7 +309,12 @@ def test_two_fields_that_match_a_name_equally_well_are_both_named(world: World, 
     assert field is not None
     field["label"] = "Client Secret"
     world.record.data["custom"].append({"type": "secret", "label": "client-secret", "value": ["another"]})
-    assert_refused(world, FORMS[form](world), "bad_input", "Client Secret", "client-secret")
+    before = world.sandbox.vault.snapshot()
+    result = FORMS[form](world)
+    assert result.status == "bad_input", result.said()
+    assert "Client Secret" in result.message
+    assert "client-secret" in result.message
+    assert (world.live(), world.sandbox.vault.snapshot()) == ({world.old.key_id}, before)
 
 
 def test_the_one_that_matches_exactly_counts(world: World, form: str) -> None:

@@ -245,10 +245,13 @@ def test_a_record_is_rotated_once_however_many_hosts_there_are(tmp_path: Path) -
         assert [entry.op for entry in sandbox.log].count("addPassword") == 1
 
 
-def test_the_demonstration_ends_in_agreement() -> None:
-    environ = {name: os.environ[name] for name in ("PATH", "ANSIBLE_COLLECTIONS_PATH")}
-    done = subprocess.run(
-        [sys.executable, str(CHECKOUT / "tests" / "demo.py")], env=environ, capture_output=True, text=True, check=False
-    )
+def test_the_demonstration_ends_in_agreement_in_an_odd_place(tmp_path: Path) -> None:
+    """A checkout without git, a path with a space, a terminal without UTF-8, a proxy that knows no loopback."""
+    checkout = tmp_path / "with a space"
+    subprocess.run([str(CHECKOUT / "tests" / "tools" / "clean_copy.sh"), str(checkout)], check=True)
+    (checkout / ".venv").symlink_to(sys.prefix)
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    environ = {"PATH": os.environ["PATH"], "LANG": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", **proxies}
+    done = subprocess.run(["make", "demo"], cwd=checkout, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The vault and Entra agree" in done.stdout

@@ -206,7 +206,7 @@ def test_the_secret_that_the_pam_configuration_signs_in_with_is_kept(form: str) 
         result = FORMS[form](world)
         assert result.returncode == 0
         assert [item["key_id"] for item in result.output["kept"]] == [world.admin_secret.key_id]
-        assert "the admin application signs in with it" in result.said()
+        assert f"({world.configuration.uid}) holds it" in result.kept()[world.admin_secret.key_id]
         assert {one.key_id for one in world.admin.live_secrets()} == {
             world.admin_secret.key_id,
             world.record.value("client_secret_id"),
@@ -293,7 +293,7 @@ class TestScript:
         world.sandbox.vault.attach_script(world.record, SCRIPT, credentials=[attached.uid])
         result = run_script(world, order="config-first")
         assert result.returncode == 0
-        assert f"signed in as {other.client_id}" in result.stderr
+        assert f"admin identity {other.client_id}" in result.stderr
 
     def test_the_pam_configuration_is_read_where_it_is_not_passed(self, world: World) -> None:
         result = run_script(world, include=("user",), provider_uid=world.configuration.uid)
@@ -390,7 +390,7 @@ class TestModule:
         )
         result = run_module(world, admin_record=admin.uid)
         assert result.returncode == 0
-        assert any(f"signed in as {other.client_id}" in step for step in result.output["steps"])
+        assert any(f"admin identity {other.client_id}" in step for step in result.output["steps"])
 
     def test_identity_and_cloud_from_options(self, world: World) -> None:
         endpoints = {"authority": world.sandbox.authority, "graph": world.sandbox.graph_url}

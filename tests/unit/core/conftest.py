@@ -50,3 +50,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     clock = importlib.import_module("core_samples").Clock()
     monkeypatch.setattr("ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing.time", clock)
     return clock
+
+
+@pytest.fixture(autouse=True)
+def known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test find in its texts what another has made a secret of."""
+    redact = "ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact"
+    monkeypatch.setattr(f"{redact}._blocks", {})
+    monkeypatch.setattr(f"{redact}._known", set())

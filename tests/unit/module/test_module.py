@@ -50,7 +50,8 @@ ENTRA = "abc8Q~VeryLongAndSecretClientSecretValue0"
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module is a process of its own: what one has learned is not for the next."""
-    monkeypatch.setattr(redact, "_for_good", set())
+    monkeypatch.setattr(redact, "_known", set())
+    monkeypatch.setattr(redact, "_blocks", {})
 
 
 def run(

@@ -257,17 +257,11 @@ def superseded(item: Credential, known: Situation, listed: Sequence[Credential])
     shown = known.shown
     if known.expired(item):
         return (item.end or known.now) - known.policy.retire_after
-    if shown is not None and is_superseded(item, known):
+    if shown is not None and item.key_id != shown.key_id and older(item, shown.start):
         line = [*(other for other in listed if known.is_ours(other)), shown]
         later = [other.start for other in line if other.start and item.start and other.start > item.start]
         return min(later)
     return known.published_at or known.now
-
-
-def is_superseded(item: Credential, known: Situation) -> bool:
-    """Whether something took the secret's place before this run: it is older than the one that the record shows."""
-    shown = known.shown
-    return shown is not None and item.key_id != shown.key_id and older(item, shown.start)
 
 
 @dataclass(frozen=True)

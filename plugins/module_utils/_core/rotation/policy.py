@@ -109,11 +109,9 @@ def policy_of(record: Labelled, **given: object) -> Policy:
             values[name] = int(text)
             if name == "lifetime_days" and int(text) > _LONGEST_FROM_A_RECORD:
                 raise _unreadable(record, name, text, f"a number of {_LONGEST_FROM_A_RECORD} at the most")
-    verify = record.get("verify").lower()
-    if verify and "verify" not in given:
-        if verify not in _TRUE + _FALSE:
-            raise _unreadable(record, "verify", verify, "true or false")
-        values["verify"] = verify in _TRUE
+    verify = None if "verify" in given else truth_of(record, "verify")
+    if verify is not None:
+        values["verify"] = verify
     if record.get("retire") and "retire" not in given:
         values["retire"] = record.get("retire").lower()
     if record.get("adopt") and "adopt" not in given:
@@ -127,6 +125,14 @@ def policy_of(record: Labelled, **given: object) -> Policy:
     except BadInput as problem:
         where = "the options and the record" if given else "the record"
         raise BadInput(f"{where} {record.uid}: {problem.what}", problem.why, problem.todo) from None
+
+
+def truth_of(record: Labelled, name: str) -> bool | None:
+    """Return what an optional field for true or false says; None where it says nothing. Raises BadInput."""
+    text = record.get(name).lower()
+    if text and text not in _TRUE + _FALSE:
+        raise _unreadable(record, name, text, "true or false")
+    return text in _TRUE if text else None
 
 
 def _uids(wanted: object) -> tuple[str, ...]:

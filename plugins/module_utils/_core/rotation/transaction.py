@@ -187,7 +187,7 @@ class Rotation:
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
-            known=self._subject.known,
+            known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
             budget=self._budget,
             log=self._log,
         )

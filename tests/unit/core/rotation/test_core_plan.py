@@ -254,10 +254,16 @@ def test_what_stays_in_any_case_makes_no_room(title, more, why):
     assert "Next: remove the one that is not in use in Entra." in message
 
 
-@pytest.mark.parametrize("policy", [Policy(), Policy(retire_after=AT_ONCE)])
-def test_what_nothing_has_superseded_yet_makes_no_room(policy):
-    """It is newer than what the record shows, and not of this record: it is due after this run has published."""
-    message = no_room_for(CURRENT, credential("hand", 1, "by hand"), policy=policy)
+def test_what_is_newer_than_the_shown_one_is_superseded_by_this_run():
+    newer = credential("hand", 1, "by hand")
+    began = {"published_at": NOW - timedelta(seconds=10)}
+    assert make_room(CURRENT, newer, **began) == "hand in 20 s"
+    assert make_room(CURRENT, newer, policy=Policy(retire_after=AT_ONCE), **began) == "hand"
+
+
+def test_where_that_takes_longer_there_is_no_time_from_which_on_it_fits():
+    message = no_room_for(CURRENT, credential("hand", 1, "by hand"), policy=Policy(retire_after=timedelta(days=7)))
+    assert "it is newer than what the record shows" in message
     assert "fits from" not in message
     assert "Next: remove the one that is not in use in Entra." in message
 
