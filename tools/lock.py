@@ -19,7 +19,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = CHECKOUT / "requirements.txt"
 LOCKS = CHECKOUT / "roles" / "gateway_host" / "files"
-PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 #: The oldest C library of a supported system: that of RHEL 8. Only versions that have a wheel for it are taken, since
 #: a package that is built on the host would bring in build tools which no hash covers.
 PLATFORM = "x86_64-manylinux_2_28"

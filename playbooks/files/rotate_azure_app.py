@@ -33,6 +33,7 @@ import argparse
 import atexit
 import base64
 import binascii
+import contextlib
 import copy
 import errno
 import functools
@@ -49,6 +50,7 @@ import selectors
 import signal
 import socket
 import ssl
+import stat
 import threading
 import time
 import traceback
@@ -539,8 +541,8 @@ class Application:
     read_at: datetime
 
     def credential(self, key_id: str) -> Credential | None:
-        """Return the credential with that key id, compared without case."""
-        wanted = key_id.strip().lower()
+        """Return the credential with that key id, in whatever spelling of a GUID; what is none names nothing."""
+        wanted = guid(key_id)
         return next((credential for credential in self.credentials if credential.key_id == wanted), None)
 
 
@@ -579,6 +581,237 @@ def after(start: datetime, days: int) -> datetime:
         return start + timedelta(days=days)
     except OverflowError:
         raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None
+
+
+# ---- services.credentials -------------------------------------------------------------------------------------------
+# What the admin application signs in with: a secret, a certificate, another provider's token, a managed identity.
+
+
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+_LARGEST_FILE = 65536
+_JWT = re.compile(rb"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A file with a certificate and its private key; ``name`` is the file in words, for errors.
+
+    ``read`` returns its content and raises BadInput or Refused: it is opened when it is needed, not before.
+    """
+
+    name: str
+    read: Callable[[], bytes] = field(repr=False)
+    passphrase: Secret | None = None
+
+
+@dataclass(frozen=True)
+class FederatedToken:
+    """A token of another identity provider that an application of Entra trusts; ``name`` is its place in words.
+
+    ``read`` returns its newest text and raises BadInput: whoever issues such tokens replaces the file's content often.
+    """
+
+    name: str
+    read: Callable[[], bytes] = field(repr=False)
+
+    def fetch(self) -> Secret:
+        """Return the token as it is now. Raises BadInput for what is none: nothing else may be sent anywhere."""
+        content = self.read().strip()
+        if not _JWT.fullmatch(content):
+            what = f"{self.name} {'is no token' if content else 'is empty'}"
+            raise BadInput(what, "a JSON Web Token is needed", "see to whatever issues the token")
+        return Secret(content.decode())
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the admin application signs in with. ``source`` says where it was found, ``why`` why that one is used.
+
+    One of the four kinds of credentials is set. A managed identity without client id is the host's own
+    ("system-assigned").
+    """
+
+    client_id: str
+    tenant_id: str
+    source: str
+    secret: Secret | None = None
+    certificate: Certificate | None = None
+    token: FederatedToken | None = None
+    managed: bool = False
+    record_uid: str = ""
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if self.client_id and guid(self.client_id) is None:
+            remember(self.client_id)  # what was entered in the wrong field may be a secret
+        if not _TENANT.fullmatch(self.tenant_id):
+            raise BadInput(
+                f"the tenant id of {self.source} is neither an id nor a domain",
+                todo="enter the directory (tenant) id",
+            )
+
+    @property
+    def name(self) -> str:
+        """Who signs in, and with what, in words."""
+        if self.managed:
+            which = f"user-assigned managed identity {self.client_id}" if self.client_id else "managed identity"
+            return f"this host's {which}"
+        with_what = self.certificate.name if self.certificate else self.token.name if self.token else "a client secret"
+        return f"{self.client_id} (with {with_what})"
+
+    @property
+    def uses_host(self) -> bool:
+        """Whether signing in hands over a token that this host has, and not one that was made for it alone."""
+        return self.managed or self.token is not None
+
+
+def certificate_at(path: str, passphrase: str = "") -> Certificate:
+    """Return the certificate in a file of this host."""
+    name = f"the certificate in the file {path}"
+    return Certificate(name, lambda: _host_file(path, "certificate"), Secret(passphrase) if passphrase else None)
+
+
+def token_at(path: str) -> FederatedToken:
+    """Return the federated token that a file of this host holds."""
+    return FederatedToken(f"the federated token in the file {path}", lambda: _host_file(path, "federated token"))
+
+
+def token_of(text: str, where: str) -> FederatedToken:
+    """Return the federated token with this text; ``where`` names its origin."""
+    secret = Secret(text.strip())
+    return FederatedToken(f"the federated token of {where}", lambda: secret.reveal().encode("utf-8", "replace"))
+
+
+def _host_file(path: str, what: str) -> bytes:
+    """Return the content of a small file of this host. Raises BadInput, which never quotes it."""
+    try:
+        # Not to wait where it is a named pipe.
+        handle = os.open(os.path.expanduser(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(0, "it is no regular file")
+            content = os.read(handle, _LARGEST_FILE + 1)
+            if len(content) > _LARGEST_FILE:
+                raise OSError(0, "it is too large")
+            return content
+        finally:
+            os.close(handle)
+    except (OSError, ValueError) as problem:
+        why = getattr(problem, "strerror", None) or "its name is none"
+    todo = "check the path, and that the user who runs this may read it"
+    raise BadInput(f"the {what} {path} cannot be read", why, todo)
+
+
+def claims(token: Secret) -> dict[str, Any]:
+    """Return what a JSON Web Token says of itself, unverified; empty where it cannot be read (it may be opaque)."""
+    try:
+        payload = token.reveal().split(".")[1]
+        found = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def end_of(token: Secret) -> datetime | None:
+    """Return when a JSON Web Token ends by its own word."""
+    end = claims(token).get("exp")
+    if not isinstance(end, (int, float)):
+        return None
+    try:
+        return datetime.fromtimestamp(end, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+# ---- services.certificate -------------------------------------------------------------------------------------------
+# Certificates to sign in with, opened in memory: PEM and PFX (PKCS #12), with or without a passphrase.
+
+
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """A private key and its certificate, both PEM, and when the certificate ends."""
+
+    private_key: Secret
+    certificate: str
+    end: datetime
+
+
+class _Unusable(Exception):
+    """The text says why, and quotes nothing."""
+
+
+def open_certificate(source: Certificate) -> KeyPair:
+    """Return the RSA key of a file, and the certificate that belongs to it. Raises BadInput, and what reading does."""
+    content = source.read()
+    # It comes with msal. Most runs need none of it, and it takes long to load.
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    passphrase = source.passphrase.reveal().encode() if source.passphrase else None
+    try:
+        key, certificates = (_pem if b"-----BEGIN" in content else _pfx)(content, passphrase)
+        if not isinstance(key, RSAPrivateKey):
+            raise _Unusable("its key is no RSA key, and Entra takes no other")
+        form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        wanted = key.public_key().public_bytes(*form)
+        own = next((each for each in certificates if each.public_key().public_bytes(*form) == wanted), None)
+        if own is None:
+            raise _Unusable("it holds no certificate that belongs to its private key")
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return KeyPair(Secret(private.decode()), own.public_bytes(serialization.Encoding.PEM).decode(), _end(own))
+    except _Unusable as problem:
+        why = str(problem)
+    except Exception as problem:  # whatever is in the file; the texts of these errors may quote it
+        why = f"it is damaged, or of a kind that this host's cryptography cannot open ({type(problem).__name__})"
+    todo = "give a PEM or PFX file with the private key and its certificate, and its passphrase where it has one"
+    raise BadInput(f"{source.name} cannot be used", why, todo)
+
+
+def _pem(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    blocks = [(match[1], match[0]) for match in _PEM_BLOCK.finditer(content)]
+    keys = [block for kind, block in blocks if kind.endswith(b"PRIVATE KEY")]
+    if len(keys) != 1:
+        raise _Unusable("it holds no private key" if not keys else "it holds several private keys")
+    sealed = b"ENCRYPTED" in keys[0]
+    if sealed and passphrase is None:
+        raise _Unusable("its private key needs a passphrase")
+    try:
+        key = load_pem_private_key(keys[0] + b"\n", passphrase if sealed else None)
+    except ValueError:
+        raise _Unusable("the passphrase does not open it" if sealed else "its private key is damaged") from None
+    return key, [x509.load_pem_x509_certificate(block) for kind, block in blocks if kind == b"CERTIFICATE"]
+
+
+def _pfx(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
+    from cryptography.hazmat.primitives.serialization import pkcs12
+
+    # With no passphrase some tools write an empty one.
+    for each in (passphrase,) if passphrase is not None else (None, b""):
+        try:
+            key, own, others = pkcs12.load_key_and_certificates(content, each)
+        except ValueError:
+            continue
+        if key is None:
+            raise _Unusable("it holds no private key")
+        return key, [certificate for certificate in (own, *others) if certificate is not None]
+    why = "the passphrase does not open it" if passphrase is not None else "it needs a passphrase"
+    raise _Unusable(f"{why}, or it is neither PEM nor PFX")
+
+
+def _end(certificate: Any) -> datetime:
+    if hasattr(certificate, "not_valid_after_utc"):  # from cryptography 42 on
+        end: datetime = certificate.not_valid_after_utc
+        return end
+    naive: datetime = certificate.not_valid_after
+    return naive.replace(tzinfo=timezone.utc)
 
 
 # ---- services.connection --------------------------------------------------------------------------------------------
@@ -916,6 +1149,7 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5
 CONNECT_ATTEMPTS = 3
+LOCAL_TIMEOUT, LOCAL_ATTEMPTS = 2.5, 1
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 _LARGEST_ANSWER = 64 * 1024 * 1024
@@ -1037,11 +1271,15 @@ def pause_before(attempt: int, asked: float | None = None) -> float:
 
 
 class Http:
-    """The one way out. Not for use by several threads."""
+    """The one way out. Not for use by several threads.
 
-    def __init__(self, budget: Budget, log: Log) -> None:
+    ``local`` is for services of this host and its link: through no proxy, and given up quickly where none is there.
+    """
+
+    def __init__(self, budget: Budget, log: Log, local: bool = False) -> None:
         self._budget = budget
         self._log = log
+        self._local = local
         self._line = Line()
         self._session: requests.Session | None = None
 
@@ -1078,7 +1316,7 @@ class Http:
             except Unanswered as problem:
                 self._log.detail(f"{name}: {problem}")
                 before = f"; before, {problem}"
-                attempts = ATTEMPTS if problem.sent else CONNECT_ATTEMPTS
+                attempts = ATTEMPTS if problem.sent else LOCAL_ATTEMPTS if self._local else CONNECT_ATTEMPTS
                 if problem.lasting or (problem.sent and retry is None) or attempt >= attempts:
                     raise
                 pause = pause_before(attempt + 1)
@@ -1105,17 +1343,22 @@ class Http:
         self._budget.check()
         try:
             if fresh:
-                with Session(self._line) as session:
+                with self._new_session() as session:
                     return self._send(session, request)
             if self._session is None:
-                self._session = Session(self._line)
+                self._session = self._new_session()
             return self._send(self._session, request)
         except NotConnected as problem:
             raise Unanswered(str(problem), False, problem.todo, problem.lasting) from None
 
+    def _new_session(self) -> requests.Session:
+        session = Session(self._line)
+        session.trust_env = not self._local  # proxies, above all
+        return session
+
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
         left = max(self._budget.left(), 0.01)
-        connect, read = min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
+        connect, read = min(LOCAL_TIMEOUT if self._local else CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
         try:
             with session.request(**request, timeout=(connect, read), allow_redirects=False, stream=True) as response:
                 content = bytearray()
@@ -1145,6 +1388,197 @@ class Http:
             self._session.close()
 
 
+# ---- services.managed_identity --------------------------------------------------------------------------------------
+# The managed identity of this host: an Azure VM, an App Service, or any host that Azure Arc's agent runs on.
+#
+# https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token,
+# https://learn.microsoft.com/azure/app-service/overview-managed-identity and
+# https://learn.microsoft.com/azure/azure-arc/servers/managed-identity-authentication
+
+
+try:
+    import msal
+    from msal import managed_identity as msal_sources
+except ImportError:
+    pass  # entra.MSAL_PROBLEM tells
+
+# Seconds that a service which is there, but busy, is asked again.
+PATIENCE = 30.0
+ARC_AGENT = "/opt/azcmagent/bin/himds"
+ARC_KEYS = "/var/opt/azcmagent/tokens"
+ARC_GROUP = "himds"
+_VM_ADDRESS = "http://169.254.169.254"
+
+
+def host_service() -> tuple[str, str]:
+    """Return what on this host gives tokens, in words, and its address; chosen as msal chooses it.
+
+    Raises Refused for Service Fabric, whose tokens only its own runtime can fetch.
+    """
+    kind = msal_sources.get_managed_identity_source()
+    endpoint = os.environ.get("IDENTITY_ENDPOINT", "")
+    if kind is msal_sources.SERVICE_FABRIC:
+        raise Refused(
+            "this host's managed identity cannot be used",
+            "Azure Service Fabric is not supported",
+            "use a federated credential or a certificate",
+        )
+    if kind is msal_sources.APP_SERVICE:
+        return "App Service", endpoint
+    if kind is msal_sources.MACHINE_LEARNING:
+        return "Azure Machine Learning", os.environ.get("MSI_ENDPOINT", "")
+    if kind is msal_sources.AZURE_ARC:
+        return "Azure Arc's agent", endpoint or "http://localhost:40342"
+    return "an Azure VM's metadata service", os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _VM_ADDRESS)
+
+
+class ManagedIdentity:
+    """Gets tokens of this host's managed identity for one resource (https root of Graph)."""
+
+    def __init__(self, identity: Identity, resource: str, budget: Budget, log: Log) -> None:
+        self._identity = identity
+        self._resource = resource
+        self._budget = budget
+        self._log = log
+        self._service, self._address = host_service()
+
+    def token(self) -> Secret:
+        """Return an access token. Raises Refused."""
+        self._log.detail(f"asking {self._service} at {self._address} for a token of {self._identity.name}")
+        http = Http(self._budget, self._log, local=True)
+        try:
+            with self._budget.phase("get a token of this host's managed identity", PATIENCE):
+                answer, last = self._ask(_MetadataTransport(http, self._budget, self._log))
+        finally:
+            http.close()
+        if not answer.get("access_token"):
+            raise self._refused(_service_words(answer, last))
+        token = Secret(str(answer["access_token"]))
+        theirs, ours = guid(str(claims(token).get("tid"))), guid(self._identity.tenant_id)
+        if theirs and ours and theirs != ours:
+            raise Refused(
+                "this host's managed identity belongs to another tenant",
+                f"it is of {theirs}, {self._identity.source} names {ours}",
+                "correct the tenant id, or run it on a host of that tenant",
+            )
+        return token
+
+    def _ask(self, transport: _MetadataTransport) -> tuple[dict[str, Any], Reply | None]:
+        client_id = self._identity.client_id
+        who = (
+            msal.UserAssignedManagedIdentity(client_id=client_id) if client_id else msal.SystemAssignedManagedIdentity()
+        )
+        try:
+            # A new object each time: msal remembers tokens, and answers that a service was busy.
+            client = msal.ManagedIdentityClient(who, http_client=transport)
+            answer = client.acquire_token_for_client(resource=self._resource)
+        except Unanswered as problem:
+            if problem.sent:
+                raise self._refused(str(problem), "run it again later") from None
+            raise Refused(
+                "no managed identity was found on this host",
+                f"{self._service} is not reached at {self._address} ({problem}){self._looked_for()}",
+                f"run it on a host that has one, or give {self._identity.source} a client id with a client secret",
+            ) from None
+        except _Unfit as problem:
+            raise self._refused(str(problem), "run it again later" if problem.later else "") from None
+        except PermissionError:
+            raise self._refused(
+                f"this user may not read the keys of Azure Arc's agent in {ARC_KEYS}",
+                f"make the user a member of the group {ARC_GROUP}, which needs to read that folder, and start its "
+                "service again",
+            ) from None
+        except OSError as problem:
+            why = f"the key that Azure Arc's agent has named cannot be read ({problem.strerror or 'no reason'})"
+            raise self._refused(why, f"see whether the agent writes to {ARC_KEYS}") from None
+        except Exception as problem:  # whatever msal makes of an answer; its text may quote it
+            if client_id and transport.last is not None and transport.last.status == 200:
+                raise self._refused(f"{self._service} has not confirmed that identity") from None
+            answer = {}
+            self._log.detail(f"msal: {type(problem).__name__}")
+        return (answer if isinstance(answer, dict) else {}), transport.last
+
+    def _looked_for(self) -> str:
+        if self._service != "an Azure VM's metadata service":
+            return ""
+        return (
+            f"; nor is it App Service (IDENTITY_ENDPOINT and IDENTITY_HEADER are not set) or one of Azure Arc's "
+            f"({ARC_AGENT} is not there)"
+        )
+
+    def _refused(self, why: str, todo: str = "") -> Refused:
+        name = self._identity.name
+        which = "assign that identity to this host" if self._identity.client_id else "give this host a managed identity"
+        return Refused(f"{name} got no token from {self._service} at {self._address}", why, todo or which)
+
+
+class _Unfit(Exception):
+    """An answer that is none; ``later`` where the service may give one later."""
+
+    def __init__(self, why: str, later: bool) -> None:
+        super().__init__(why)
+        self.later = later
+
+
+class _MetadataTransport:
+    """What msal asks with, by GET only."""
+
+    def __init__(self, http: Http, budget: Budget, log: Log) -> None:
+        self._http = http
+        self._budget = budget
+        self._log = log
+        self.last: Reply | None = None
+
+    def get(self, url: str, params: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
+        """Return an answer that is no "later"; repeat the request until then. Raises Unanswered, _Unfit, Stopped."""
+        for name, value in (headers or {}).items():
+            if name.lower() in ("authorization", "x-identity-header", "secret"):
+                remember(str(value).rsplit(" ", 1)[-1])
+        attempt = 1
+        while True:
+            asked = None
+            try:
+                reply = self._http.call("GET", url, name="managed identity", headers=headers, query=params, fresh=True)
+            except Unanswered as problem:
+                if not problem.sent:
+                    raise
+                why = str(problem)
+            else:
+                self.last = reply
+                if 300 <= reply.status < 400:
+                    raise _Unfit(f"it redirects elsewhere (HTTP {reply.status}), which is not followed", later=False)
+                # 404 and 410: the service, or the identity, is being set up.
+                if not (busy(reply) or reply.status in (404, 410)):
+                    return reply
+                asked, why = retry_after(reply), f"it is busy (HTTP {reply.status})"
+            attempt += 1
+            pause = pause_before(attempt, asked)
+            if pause >= self._budget.left():
+                raise _Unfit(f"{why}, also after {attempt - 1} requests", later=True)
+            if attempt == 2:
+                self._log.say(f"the managed identity has to wait: {why}")
+            self._budget.pause(pause)
+
+    def post(self, url: str, **kwargs: Any) -> Reply:
+        """Do nothing: no service that is supported is asked so."""
+        raise _Unfit("it is asked in a way that is not supported", later=False)
+
+    def close(self) -> None:
+        """The connections are closed by whoever made them."""
+
+
+def _service_words(answer: dict[str, Any], last: Reply | None) -> str:
+    """Return why there is no token: the service's own words, not what msal makes of them."""
+    if last is None:
+        return "it was not asked"
+    body = last.json()
+    nested = body.get("error")
+    found = [body.get("error_description"), body.get("message"), nested if isinstance(nested, str) else None]
+    text = next((each for each in found if isinstance(each, str) and each.strip()), "")
+    first = foreign(text.strip().splitlines()[0]) if text else "its answer has no readable reason"
+    return f"{first} (HTTP {last.status})"
+
+
 # ---- services.entra -------------------------------------------------------------------------------------------------
 # Microsoft Entra: clouds, tokens for the admin application, and the proof that a secret signs in.
 
@@ -1156,9 +1590,10 @@ except ImportError as _problem:
 else:
     MSAL_PROBLEM = ""
 
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 # AADSTS numbers: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _WRONG_SECRET, _EXPIRED_SECRET = 7000215, 7000222
+_OUT_OF_TIME = 700024
+_NO_FEDERATION = (70021, 700211, 700212, 700213, 7002131, 7002138)
 # 50196: too many sign-ins of one client in a row.
 _BUSY = {50196, 90006, 90012, 90024, 90033, 90055, 90090}
 _WORDS = {
@@ -1172,6 +1607,15 @@ _WORDS = {
     7000216: "the client secret is empty",
     7000218: "the client secret is empty",
     500011: "Graph is not known in this tenant: authority and Graph endpoint belong to different clouds",
+    70021: "no federated credential of the application fits the token",
+    700211: "no federated credential of the application names the issuer of the token",
+    700212: "no federated credential of the application names the audience of the token",
+    700213: "no federated credential of the application names the subject of the token",
+    7002131: "no federated credential of the application names the subject of the token, and no expression fits it",
+    7002138: "no federated credential of the application names the subject of the token: upper and lower case differ",
+    70023: "the federated token is valid for more than a day, which Entra does not take",
+    _OUT_OF_TIME: "what was presented is not valid at this time",
+    700027: "the certificate is not registered on the application, or has ended",
 }
 # Waiting changes none of these for an application that exists.
 _FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011}
@@ -1185,6 +1629,13 @@ class Cloud:
     authority: str
     graph: str
 
+    @property
+    def is_microsofts(self) -> bool:
+        """Whether both endpoints are known to be Microsoft's."""
+        clouds = CLOUDS.values()
+        graphs = {_DEFENSE_GRAPH, *(cloud.graph for cloud in clouds)}
+        return self.graph in graphs and self.authority in {cloud.authority for cloud in clouds}
+
 
 # https://learn.microsoft.com/graph/deployments and https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud
 CLOUDS = {
@@ -1192,6 +1643,16 @@ CLOUDS = {
     "AzureUSGovernment": Cloud("https://login.microsoftonline.us", "https://graph.microsoft.us"),
     "AzureChinaCloud": Cloud("https://login.partner.microsoftonline.cn", "https://microsoftgraph.chinacloudapi.cn"),
 }
+# Older names of these authorities, which AKS and other tools may still use.
+_ALIASES = {
+    "https://login.windows.net": CLOUDS["AzureCloud"].authority,
+    "https://login.microsoft.com": CLOUDS["AzureCloud"].authority,
+    "https://sts.windows.net": CLOUDS["AzureCloud"].authority,
+    "https://login.usgovcloudapi.net": CLOUDS["AzureUSGovernment"].authority,
+    "https://login.chinacloudapi.cn": CLOUDS["AzureChinaCloud"].authority,
+}
+# That of the US Department of Defense (L5), which shares its authority with AzureUSGovernment (L4).
+_DEFENSE_GRAPH = "https://dod-graph.microsoft.us"
 
 
 def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
@@ -1199,13 +1660,22 @@ def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
 
     Both may come with or without ``https://``. ``where`` names their origin. Raises BadInput.
     """
-    login = _root_url(authority, "authority", where)
+    login = authority_root(authority, where)
     if graph:
         return Cloud(login, _root_url(graph, "Graph endpoint", where))
     for cloud in CLOUDS.values():
         if cloud.authority == login:
             return cloud
     raise BadInput(f"{where} names the authority {login} but no Graph endpoint", todo="add the Graph endpoint")
+
+
+def authority_root(text: str, where: str) -> str:
+    """Return the https root of an authority, which may come without ``https://``, under its newest name.
+
+    Raises BadInput.
+    """
+    url = _root_url(text, "authority", where)
+    return _ALIASES.get(url, url)
 
 
 def _root_url(text: str, what: str, where: str) -> str:
@@ -1218,28 +1688,6 @@ def _root_url(text: str, what: str, where: str) -> str:
     if not usable or re.search(r"\s", url):
         raise BadInput(f"the {what} of {where} is no https address: {text!r}", todo="enter a host name")
     return "https://" + urlsplit(url).netloc.lower()
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What the admin application signs in with. ``source`` says where it was found, ``why`` why that one is used."""
-
-    client_id: str
-    tenant_id: str
-    source: str
-    secret: Secret | None = None
-    certificate: Secret | None = None  # PEM: private key and certificate
-    record_uid: str = ""
-    why: str = ""
-
-    def __post_init__(self) -> None:
-        if guid(self.client_id) is None:
-            remember(self.client_id)  # what was entered in the wrong field may be a secret
-        if not _TENANT.fullmatch(self.tenant_id):
-            raise BadInput(
-                f"the tenant id of {self.source} is neither an id nor a domain",
-                todo="enter the directory (tenant) id",
-            )
 
 
 class Answer(Enum):
@@ -1278,8 +1726,10 @@ class Entra:
         """Return an access token of the admin application for Graph.
 
         A secret that Entra calls wrong is tried again for some seconds: after a rotation of the admin application
-        itself not every replica knows it yet. Raises Refused.
+        itself not every replica knows it yet. What comes from a file is read afresh. Raises Refused, BadInput.
         """
+        if identity.managed:
+            return ManagedIdentity(identity, self._cloud.graph, self._budget, self._log).token()
         for attempt in range(1, _ADMIN_ATTEMPTS + 1):
             answer = self._acquire(identity)
             if "access_token" in answer:
@@ -1299,9 +1749,13 @@ class Entra:
     def _acquire(self, identity: Identity) -> Mapping[str, Any]:
         transport = _Transport(self._http, self._cloud)
         credential: Any = identity.secret.reveal() if identity.secret else None
+        token: Secret | None = None
         if identity.certificate:
-            pem = identity.certificate.reveal()
-            credential = {"private_key": pem, "public_certificate": pem}
+            pair = open_certificate(identity.certificate)
+            credential = {"private_key": pair.private_key.reveal(), "public_certificate": pair.certificate}
+        elif identity.token:
+            token = identity.token.fetch()
+            credential = {"client_assertion": token.reveal}
         try:
             # A new object each time: msal answers from its caches otherwise, and a 400 stays cached for 60 s.
             # No instance discovery: the authority is from our table, or was named by the administrator.
@@ -1317,15 +1771,14 @@ class Entra:
             raise Refused(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
         except Refused:
             raise
-        except Exception as problem:  # whatever msal makes of an answer, or of a certificate
-            if identity.certificate and not transport.asked:
-                raise BadInput(
-                    f"the certificate of {identity.source} cannot be used", type(problem).__name__, "check the PEM file"
-                ) from None
+        except Exception as problem:  # whatever msal makes of an answer
+            self._log.detail(f"msal: {type(problem).__name__}")
             answer = {}
         if "access_token" not in answer and transport.last is not None:
             # msal hides the body of a failed discovery, which is where an unknown tenant shows.
-            return {**_with_origin(transport.last), **answer}
+            answer = {**_with_origin(transport.last), **answer}
+        if _OUT_OF_TIME in _codes(answer) and transport.last is not None:
+            raise _out_of_time(identity, token, transport.last)
         return answer
 
     def sign_in(self, client_id: str, secret: Secret) -> SignIn:
@@ -1373,7 +1826,6 @@ class _Transport:
         self._http = http
         self._cloud = cloud
         self.last: Reply | None = None
-        self.asked = False  # for a token
 
     def get(self, url: str, params: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
         reply = self._call("GET", url, params, None, headers)
@@ -1391,7 +1843,6 @@ class _Transport:
         raise Refused(f"{name} does not say where to sign in", why, todo)
 
     def post(self, url: str, params: Any = None, data: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
-        self.asked = True
         return self._call("POST", url, params, data, headers)
 
     def close(self) -> None:
@@ -1440,6 +1891,22 @@ def _reason(answer: Mapping[str, Any]) -> str:
     return foreign(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
 
 
+def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refused:
+    """Say whether it is the token that has ended or this host's clock that is wrong."""
+    what, now = f"the admin application {identity.client_id} could not sign in", datetime.now(timezone.utc)
+    try:
+        theirs = parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        theirs = now
+    end = end_of(token) if token else None
+    if identity.token and end is not None and end <= theirs:
+        why = f"{identity.token.name} has expired, it was valid until {format_time(end)} (AADSTS{_OUT_OF_TIME})"
+        return Refused(what, why, "see to whatever issues the token; it is read anew at each sign-in")
+    apart = abs((now - theirs).total_seconds())
+    why = f"{_WORDS[_OUT_OF_TIME]}; this host's clock differs from Entra's by {apart:.0f} s (AADSTS{_OUT_OF_TIME})"
+    return Refused(what, why, "let the host keep its time (NTP)")
+
+
 def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
     advice: dict[int, str] = {
         _WRONG_SECRET: f"put the current secret's value into {identity.source}",
@@ -1449,6 +1916,11 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
         7000112: "enable the admin application",
         53003: "exempt the admin application from the policy, or allow this host",
     }
+    if identity.token:
+        compare = f"compare issuer, subject and audience of {identity.token.name} with the federated credentials of"
+        advice.update(dict.fromkeys(_NO_FEDERATION, f"{compare} the application {identity.client_id}"))
+    if identity.certificate:
+        advice[700027] = f"upload {identity.certificate.name}, without its key, to the application's certificates"
     for code in _codes(answer):
         if code in advice:
             return advice[code]
@@ -1500,7 +1972,7 @@ class NotDone(Exception):
 
 
 class Graph:
-    """The applications of one tenant, as one admin application may see them.
+    """The applications of one tenant, as one admin application may see them; ``admin`` is its client id, if known.
 
     ``sign_in`` returns a fresh access token; it is asked once at first and again after a 401.
     """
@@ -1512,6 +1984,10 @@ class Graph:
         self._sign_in = sign_in
         self._log = log
         self._token: Secret | None = None
+
+    def connect(self) -> None:
+        """Fetch the first token. Raises Refused, BadInput."""
+        self._token = self._sign_in()
 
     def find(self, identifier: str, client_id_first: bool = False) -> Application:
         """Return the application with that object id or client id.
@@ -1614,20 +2090,21 @@ class Graph:
 
     def roles(self) -> set[str] | None:
         """Return the application permissions in the access token; None where it cannot be read (it is opaque)."""
-        token = self._token.reveal() if self._token else ""
-        try:
-            payload = token.split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            return {str(role) for role in claims.get("roles", [])}
-        except (IndexError, ValueError, AttributeError, TypeError):
-            return None
+        said = claims(self._token) if self._token else {}
+        roles = said.get("roles", [])
+        return {str(role) for role in roles} if said and isinstance(roles, list) else None
 
     def owns(self, application: Application) -> bool | None:
         """Return whether the admin application's service principal owns the application, None if Graph does not say.
 
         The call that Application.ReadWrite.OwnedBy allows: https://learn.microsoft.com/graph/permissions-reference.
         """
-        path = f"/servicePrincipals(appId='{self._admin}')/ownedObjects"
+        said = claims(self._token) if self._token else {}
+        # A host's own managed identity is known by its tokens alone.
+        admin = self._admin or guid(str(said.get("appid")))
+        if not admin:
+            return None
+        path = f"/servicePrincipals(appId='{admin}')/ownedObjects"
         query: dict[str, str] | None = {"$select": "id", "$top": "999"}
         for page in range(20):
             try:
@@ -1688,6 +2165,9 @@ class Graph:
         except Refused as problem:
             raise NotDone(f"Graph does not accept the token any more; {problem.message}", status=401) from None
 
+    def _who(self) -> str:
+        return f"the admin application {self._admin}" if self._admin else "this host's managed identity"
+
     def _problem(self, reply: Reply) -> NotDone:
         error = reply.json().get("error")
         error = error if isinstance(error, dict) else {}
@@ -1698,7 +2178,7 @@ class Graph:
         if reply.status == 403:
             why = f"{message or 'access denied'} ({code or reply.status})"
             todo = (
-                f"grant Application.ReadWrite.OwnedBy to the admin application {self._admin}, consent to it, and make "
+                f"grant Application.ReadWrite.OwnedBy to {self._who()}, consent to it, and make "
                 "its service principal an owner of the application"
             )
         elif code == "CredentialInvalidLifetimeAsPerAppPolicy":
@@ -1830,6 +2310,7 @@ class Labelled:
 _UID = re.compile(r"[A-Za-z0-9_-]{22}")
 _DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
 _ENDPOINT = re.compile(r"(?:https://)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d+)?(?:/\S{,16})?", re.IGNORECASE)
+_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[\w@. /\\-]{0,254}")
 # In types of fields, and in labels where no type is known: the Gateway passes labels, or types where there are none.
 _SECRET = re.compile(r"secret|passw|passphrase|passkey|token|privatekey|keypair|pincode|onetimecode|apikey")
 
@@ -1861,6 +2342,10 @@ _OURS: dict[str, Callable[[str], bool]] = {
     "lifetimedays": _is_number,
     "keepprevious": _is_number,
     "verifytimeout": _is_number,
+    # "token" in its label does not make a path a secret.
+    "oidctokenfilepath": lambda text: bool(_PATH.fullmatch(text)),
+    "certificatepath": lambda text: bool(_PATH.fullmatch(text)),
+    "managedidentity": _is_none,
     "verify": _is_none,
     "retire": _is_none,
     "retireafter": _is_none,
@@ -2336,7 +2821,23 @@ class Policy:
                 raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be " + " or ".join(choices), "correct it")
 
 
-def duration(text: str) -> timedelta:
+def foresight(policy: Policy) -> list[str]:
+    """Return what the policy means for an application that is open to personal Microsoft accounts, which holds two
+    secrets at the most, and for what still uses an old secret: whatever somebody should know beforehand."""
+    found = []
+    if policy.keep_previous > 1 or policy.retire == "none":
+        found.append("an application that holds two secrets at the most can never be rotated like this")
+    elif policy.retire_after.total_seconds() > SOON:
+        found.append(
+            "an application that holds two secrets at the most, and has two, is not rotated before its old one is due "
+            "(retire_after)"
+        )
+    if not policy.retire_after:
+        found.append("with retire_after 0 what still uses the old secret fails at once")
+    return found
+
+
+def parse_duration(text: str) -> timedelta:
     """Return the time that ``retire_after`` names: 0, or a number with s, m, h or d, up to 90d. Raises BadInput."""
     plain = text.strip().lower()
     match = _DURATION.fullmatch(plain)
@@ -2366,11 +2867,9 @@ def policy_of(record: Labelled, **given: object) -> Policy:
             values[name] = int(text)
             if name == "lifetime_days" and int(text) > _LONGEST_FROM_A_RECORD:
                 raise _unreadable(record, name, text, f"a number of {_LONGEST_FROM_A_RECORD} at the most")
-    verify = record.get("verify").lower()
-    if verify and "verify" not in given:
-        if verify not in _TRUE + _FALSE:
-            raise _unreadable(record, "verify", verify, "true or false")
-        values["verify"] = verify in _TRUE
+    verify = None if "verify" in given else truth_of(record, "verify")
+    if verify is not None:
+        values["verify"] = verify
     if record.get("retire") and "retire" not in given:
         values["retire"] = record.get("retire").lower()
     if record.get("adopt") and "adopt" not in given:
@@ -2378,12 +2877,20 @@ def policy_of(record: Labelled, **given: object) -> Policy:
     wait = values.get("retire_after", record.get("retire_after"))
     try:
         if wait != "":
-            values["retire_after"] = wait if isinstance(wait, timedelta) else duration(str(wait))
+            values["retire_after"] = wait if isinstance(wait, timedelta) else parse_duration(str(wait))
         values["adopt"] = _uids(values.get("adopt") or ())
         return Policy(**values)  # type: ignore[arg-type]
     except BadInput as problem:
         where = "the options and the record" if given else "the record"
         raise BadInput(f"{where} {record.uid}: {problem.what}", problem.why, problem.todo) from None
+
+
+def truth_of(record: Labelled, name: str) -> bool | None:
+    """Return what an optional field for true or false says; None where it says nothing. Raises BadInput."""
+    text = record.get(name).lower()
+    if text and text not in _TRUE + _FALSE:
+        raise _unreadable(record, name, text, "true or false")
+    return text in _TRUE if text else None
 
 
 def _uids(wanted: object) -> tuple[str, ...]:
@@ -2565,7 +3072,7 @@ def decide(item: Credential, known: Situation, listed: Sequence[Credential]) -> 
         return kept("it was made after this run began: somebody may be about to use it")
     if left_over:
         return Decision(item, Fate.LEFT_OVER, "a run of this record has made it and never published it")
-    if known.keeps and shown is not None and not _older(item, shown.start, timedelta() if ours else YOUNG):
+    if known.keeps and shown is not None and not older(item, shown.start, timedelta() if ours else YOUNG):
         return kept("it was made after the one that the record shows")
     if other is not None and not ours:
         theirs = known.others.get(other)
@@ -2589,7 +3096,7 @@ def _seen_before(item: Credential, known: Situation) -> bool:
     """Whether the secret was there before this run's own, so that no run is about to publish it."""
     named = guid(known.published.key_id)
     start = known.new.start if known.new else None
-    return item.key_id in known.first or item.key_id == named or _older(item, start, YOUNG)
+    return item.key_id in known.first or item.key_id == named or older(item, start, YOUNG)
 
 
 def is_left_over(item: Credential, known: Situation) -> bool:
@@ -2602,7 +3109,7 @@ def is_left_over(item: Credential, known: Situation) -> bool:
     if not known.is_ours(item) or item.key_id == guid(published.key_id):
         return False
     if shown is not None:
-        return not _older(item, shown.start)
+        return not older(item, shown.start)
     if guid(published.key_id) is None:
         return not published.shows(item)
     made = made_at(known.policy, published)
@@ -2624,7 +3131,8 @@ def unlisted(policy: Policy, published: Published, application: Application, now
     key_id, made = guid(published.key_id), made_at(policy, published)
     if key_id is None or made is None or application.credential(key_id):
         return ()
-    young = made > now - YOUNG
+    # An end that this lifetime does not give tells nothing: the lifetime was another one then.
+    young = abs(now - made) < YOUNG
     return (Credential(key_id, start=made, end=parse_time(published.expires)),) if young else ()
 
 
@@ -2642,7 +3150,7 @@ def superseded(item: Credential, known: Situation, listed: Sequence[Credential])
     shown = known.shown
     if known.expired(item):
         return (item.end or known.now) - known.policy.retire_after
-    if shown is not None and item.key_id != shown.key_id and _older(item, shown.start):
+    if shown is not None and item.key_id != shown.key_id and older(item, shown.start):
         line = [*(other for other in listed if known.is_ours(other)), shown]
         later = [other.start for other in line if other.start and item.start and other.start > item.start]
         return min(later)
@@ -2699,12 +3207,13 @@ def sort_out(known: Situation, listed: Sequence[Credential]) -> Sorted:
     )
 
 
-def _older(credential: Credential, than: datetime | None, by: timedelta = timedelta(0)) -> bool:
+def older(credential: Credential, than: datetime | None, by: timedelta = timedelta(0)) -> bool:
+    """Whether the secret surely starts before that time, by so much at least."""
     return credential.start is not None and than is not None and credential.start < than - by
 
 
 def rank(item: Credential, known: Situation) -> tuple[bool, float, str]:
-    """Oldest first, what the record showed last."""
+    """Return what to sort secrets by: the oldest comes first, what the record showed last."""
     shown = known.shown is not None and item.key_id == known.shown.key_id
     return shown, item.start.timestamp() if item.start else 0.0, item.key_id
 
@@ -2870,8 +3379,8 @@ class _Save:
 class Publishing:
     """One new secret on its way into one record. ``follow`` is whether the record names the application.
 
-    ``look`` makes sure before a save is repeated that nobody has taken the secret away (its argument: whether the save
-    was out of sync); it raises RolledBack where it is not listed, or not taken by a sign-in.
+    ``look`` makes sure before a save that nobody has taken the secret away (its argument: whether a save was out of
+    sync before); it raises RolledBack where it is not listed, or not taken by a sign-in.
     """
 
     def __init__(
@@ -2896,16 +3405,16 @@ class Publishing:
 
         A save that Keeper confirms is not read back here: that is the first look of what comes after it.
         """
-        current, problem = self._record, None
+        current, conflict = self._record, False
         with self._budget.phase("publish the secret", PUBLISH):
             for attempt in range(1, _SAVES + 1):
-                if problem is not None:
-                    self._look(problem.conflict)
+                self._look(conflict)
                 problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
                 if problem is None:
                     self._log.say(f"published in the record {current.title!r} ({current.uid})")
                     return
                 self._say(problem)
+                conflict = conflict or problem.conflict
                 if problem.wait:
                     self._budget.pause(problem.wait)
                 if not problem.sent:
@@ -3170,10 +3679,32 @@ _CLIENT_ID = ("clientId", "pamazureclientid")
 _CLIENT_SECRET = ("clientSecret", "pamazureclientsecret")
 _TENANT_ID = ("tenantId", "pamazuretenantid")
 
+# The names that azure.azcollection, AKS and Microsoft's own libraries give these, by the name of our option.
+VARIABLES = {
+    "tenant_id": ("AZURE_TENANT", "AZURE_TENANT_ID"),
+    "client_id": ("AZURE_CLIENT_ID",),
+    "client_secret": ("AZURE_SECRET", "AZURE_CLIENT_SECRET"),
+    "certificate_path": ("AZURE_X509_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PATH"),
+    "certificate_passphrase": ("AZURE_CLIENT_CERTIFICATE_PASSWORD",),
+    "oidc_token": ("AZURE_FEDERATED_TOKEN",),
+    "oidc_token_file_path": ("AZURE_FEDERATED_TOKEN_FILE",),
+}
+AUTHORITY_VARIABLE = "AZURE_AUTHORITY_HOST"
+_AUTHORITY_SOURCE = f"the environment variable {AUTHORITY_VARIABLE}"
+# The options that each are a credential, in the order in which they count where the environment has several.
+CREDENTIALS = ("client_secret", "certificate_path", "oidc_token", "oidc_token_file_path")
+# Fields by which a record would make the host read a file or hand over a token. Who edits the record of an application
+# may not decide that; who edits the PAM configuration may.
+_HOST_FIELDS = ("managed_identity", "certificate_path", "oidc_token", "oidc_token_file_path")
+
 
 @dataclass(frozen=True)
 class Sources:
-    """The places to look at, in the order in which they count; ``cloud`` counts before what records name."""
+    """The places to look at, in the order in which they count; ``cloud`` counts before what records name.
+
+    ``authority`` is what the environment names, as it is there. ``files`` returns the certificates that are attached
+    to the record with a uid.
+    """
 
     explicit: Identity | None = None
     attached: Sequence[Labelled] = ()
@@ -3181,15 +3712,38 @@ class Sources:
     configuration: Labelled | None = None
     fallback: Identity | None = None
     cloud: Cloud | None = None
-    default_cloud: Cloud = CLOUDS["AzureCloud"]
+    default_cloud: Cloud | None = None
+    authority: str = ""
+    files: Callable[[str], Sequence[Certificate]] = lambda uid: ()
     # What to do where none of them holds an identity.
     advice: str = "attach a record with application_client_id, client_secret and tenant_id"
+
+
+def in_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what the environment sets, by the names of our options; empty texts for what it does not."""
+    return {name: next((environ[key] for key in keys if environ.get(key)), "") for name, keys in VARIABLES.items()}
+
+
+def identity_in(values: Mapping[str, str], source: str) -> Identity | None:
+    """Return the identity that is complete in these values (by the names of our options), else None. Raises BadInput.
+
+    The first of ``CREDENTIALS`` counts. Files are not read yet.
+    """
+    given = next((name for name in CREDENTIALS if values[name]), "")
+    if not (given and values["tenant_id"] and values["client_id"]):
+        return None
+    identity, text = Identity(values["client_id"], values["tenant_id"], source), values[given]
+    if given == "client_secret":
+        return replace(identity, secret=Secret(text))
+    if given == "certificate_path":
+        return replace(identity, certificate=certificate_at(text, values["certificate_passphrase"]))
+    return replace(identity, token=token_of(text, source) if given == "oidc_token" else token_at(text))
 
 
 def choose(sources: Sources) -> tuple[Identity, Cloud]:
     """Return the admin identity and the cloud it lives in. Raises BadInput naming what is missing where."""
     identity, record = _identity(sources)
-    return identity, sources.cloud or _cloud(record) or _cloud(sources.configuration) or sources.default_cloud
+    return identity, _cloud_of(sources, identity, record)
 
 
 def holdings(sources: Sources) -> tuple[Holding, ...]:
@@ -3217,13 +3771,25 @@ def _holding(record: Labelled, ids: Sequence[str], key_id: str, secret: str) -> 
 def holder(sources: Sources, client_id: str) -> str:
     """Return, in words, which source other than the target's own record holds a credential of the application with this
     client id; empty where none does."""
-    held = [(identity.client_id, identity.source) for identity in (sources.explicit, sources.fallback) if identity]
-    for record in sources.attached:
-        if record.get("client_secret"):
-            held.append((record.get("application_client_id"), _name(record)))
-    if sources.configuration is not None and sources.configuration.get(*_CLIENT_SECRET):
-        held.append((sources.configuration.get(*_CLIENT_ID), _name(sources.configuration)))
-    return next((source for name, source in held if (guid(name) or name.strip().lower()) == client_id), "")
+
+    def is_it(text: str) -> bool:
+        return (guid(text) or text.strip().lower()) == client_id
+
+    for identity in (sources.explicit, sources.fallback):
+        if identity and is_it(identity.client_id):
+            return identity.source
+    records: list[tuple[Labelled, Sequence[str], Sequence[str]]] = [
+        (record, ("application_client_id",), ("client_secret",)) for record in sources.attached
+    ]
+    if sources.configuration is not None:
+        records.append((sources.configuration, _CLIENT_ID, _CLIENT_SECRET))
+    for record, ids, secrets in records:
+        if not is_it(record.get(*ids)):
+            continue
+        # What has to be asked for comes last.
+        if any(map(record.get, (*secrets, *_HOST_FIELDS))) or sources.files(record.uid):
+            return _name(record)
+    return ""
 
 
 def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
@@ -3241,11 +3807,16 @@ def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
         carriers, why = [sources.own], "it is the admin application's own, and none is attached"
     if carriers:
         record = min(carriers, key=lambda carrier: carrier.uid)
-        return _read(record, ("application_client_id",), ("client_secret",), ("tenant_id",), why), record
+        return _of_user_record(record, sources, why), record
     configuration = sources.configuration
-    if configuration is not None and (configuration.get(*_CLIENT_ID) or configuration.get(*_CLIENT_SECRET)):
-        why = "it is the PAM configuration, and no record with application_client_id is attached"
-        return _read(configuration, _CLIENT_ID, _CLIENT_SECRET, _TENANT_ID, why), configuration
+    if configuration is not None:
+        named = (_CLIENT_ID, _CLIENT_SECRET, *((field,) for field in _HOST_FIELDS if field != "managed_identity"))
+        wants_managed = truth_of(configuration, "managed_identity")
+        if wants_managed or any(configuration.get(*labels) for labels in named):
+            return _of_configuration(configuration, sources, bool(wants_managed)), configuration
+        if not sources.fallback and wants_managed is None and configuration.get(*_TENANT_ID):
+            why = "it names neither client id nor client secret, and nothing else names an admin identity"
+            return _managed(configuration, "", why), configuration
     if sources.fallback:
         return replace(sources.fallback, why="no record holds one"), None
     if configuration is not None:
@@ -3261,20 +3832,107 @@ def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
     )
 
 
-def _read(
-    record: Labelled, client_id: Sequence[str], client_secret: Sequence[str], tenant_id: Sequence[str], why: str
-) -> Identity:
-    missing = [labels[0] for labels in (client_id, client_secret, tenant_id) if not record.get(*labels)]
+def _of_user_record(record: Labelled, sources: Sources, why: str) -> Identity:
+    host = [field for field in _HOST_FIELDS if record.get(field)]
+    if host:
+        raise BadInput(
+            f"{_name(record)} has the field {host[0]}",
+            "the PAM configuration, the environment and the module's options alone name files and tokens of a host",
+            "remove the field; a certificate may be attached to the record as a file",
+        )
+    secret = record.get("client_secret")
+    certificate = None if secret else _attached_certificate(record, sources)
+    missing = [label for label in ("client_secret", "tenant_id") if not record.get(label)]
+    if certificate and "client_secret" in missing:
+        missing.remove("client_secret")
     if missing:
-        raise BadInput(f"{_name(record)} lacks " + " and ".join(missing), todo="fill in the fields")
+        raise _lacking(record, missing)
     return Identity(
-        record.get(*client_id),
-        record.get(*tenant_id),
+        record.get("application_client_id"),
+        record.get("tenant_id"),
         _name(record),
-        secret=Secret(record.get(*client_secret)),
+        secret=Secret(secret) if secret else None,
+        certificate=certificate,
         record_uid=record.uid,
         why=why,
     )
+
+
+def _of_configuration(record: Labelled, sources: Sources, managed: bool) -> Identity:
+    secret, path = record.get(*_CLIENT_SECRET), record.get("certificate_path")
+    text, token_path = record.get("oidc_token"), record.get("oidc_token_file_path")
+    credentials = {"clientSecret": secret, "certificate_path": path, "oidc_token": text}
+    credentials.update(oidc_token_file_path=token_path, managed_identity="true" if managed else "")
+    given = [name for name, value in credentials.items() if value]
+    if len(given) > 1:
+        raise BadInput(f"{_name(record)} holds several credentials: {', '.join(given)}", todo="leave one of them")
+    if managed:
+        return _managed(record, record.get(*_CLIENT_ID), "it is the PAM configuration, and sets managed_identity")
+    certificate = certificate_at(path, record.get("certificate_passphrase")) if path else None
+    if not given:
+        certificate = _attached_certificate(record, sources)
+    labels = {"clientId": _CLIENT_ID, "clientSecret": _CLIENT_SECRET, "tenantId": _TENANT_ID}
+    if given != ["clientSecret"] and (given or certificate):
+        del labels["clientSecret"]
+    missing = [name for name, spellings in labels.items() if not record.get(*spellings)]
+    if missing:
+        raise _lacking(record, missing)
+    token = token_of(text, _name(record)) if text else token_at(token_path) if token_path else None
+    return Identity(
+        record.get(*_CLIENT_ID),
+        record.get(*_TENANT_ID),
+        _name(record),
+        secret=Secret(secret) if secret else None,
+        certificate=certificate,
+        token=token,
+        record_uid=record.uid,
+        why="it is the PAM configuration, and no record with application_client_id is attached",
+    )
+
+
+def _managed(record: Labelled, client_id: str, why: str) -> Identity:
+    tenant = record.get(*_TENANT_ID)
+    if not tenant:
+        raise _lacking(record, ["tenantId"])
+    return Identity(client_id, tenant, _name(record), managed=True, record_uid=record.uid, why=why)
+
+
+def _attached_certificate(record: Labelled, sources: Sources) -> Certificate | None:
+    found = sources.files(record.uid)
+    if len(found) > 1:
+        names = ", ".join(certificate.name for certificate in found)
+        raise BadInput(f"several certificates are attached to {_name(record)}: {names}", todo="leave one of them")
+    passphrase = record.get("certificate_passphrase")
+    return replace(found[0], passphrase=Secret(passphrase) if passphrase else None) if found else None
+
+
+def _lacking(record: Labelled, missing: Sequence[str]) -> BadInput:
+    todo = "fill in the fields"
+    if missing[0] in ("client_secret", "clientSecret"):
+        todo += "; for a certificate, attach it to the record as a .pem or .pfx file that the KSM application sees"
+    if missing[0] == "clientSecret":
+        todo += "; for a managed identity, set the field managed_identity to true"
+    return BadInput(f"{_name(record)} lacks " + " and ".join(missing), todo=todo)
+
+
+def _cloud_of(sources: Sources, identity: Identity, record: Labelled | None) -> Cloud:
+    named = sources.cloud or _cloud(record)
+    if named:
+        return named
+    authority = authority_root(sources.authority, _AUTHORITY_SOURCE) if sources.authority else ""
+    configuration = sources.configuration
+    cloud = _cloud(configuration)
+    if cloud is None or configuration is None:
+        if authority and not sources.default_cloud:
+            return custom_cloud(authority, "", _AUTHORITY_SOURCE)
+        return sources.default_cloud or CLOUDS["AzureCloud"]
+    if identity.uses_host and not cloud.is_microsofts and cloud.authority != authority:
+        raise BadInput(
+            f"{identity.name} of {identity.source} is not sent to {cloud.authority}",
+            f"that authority is named by {_name(configuration)} alone, and not where the identity comes from",
+            f"name it there, too: with cloud_environment, or with the environment variable {AUTHORITY_VARIABLE}",
+        )
+    return cloud
 
 
 def _cloud(record: Labelled | None) -> Cloud | None:
@@ -3324,10 +3982,129 @@ def verdict(status: str, facts: dict[str, Any], what: str, why: str = "", todo: 
 
 def ended(problem: RotationError, facts: dict[str, Any], log: Log) -> Outcome:
     """Return the outcome of a run that ``problem`` has ended, and say it."""
-    text = verdict(problem.status, facts, problem.what, problem.why, problem.todo)
+    removed = facts.get("removed") if not isinstance(problem, (Incomplete, Orphan)) else None
+    why = "; ".join(part for part in (problem.why, f"removed before: {', '.join(removed)}" if removed else "") if part)
+    text = verdict(problem.status, facts, problem.what, why, problem.todo)
     log.say(text)
     changed = isinstance(problem, (Incomplete, Orphan)) or bool(facts.get("removed"))
     return Outcome(problem.status, problem.exit_status, text, changed, facts)
+
+
+# ---- rotation.plan --------------------------------------------------------------------------------------------------
+# What is to be done to an application, and why. Pure decisions: nothing here reads a clock, a vault or a network.
+
+
+ROTATE, KEEP = "rotate", "keep"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done: ``end`` is that of a new secret, ``outlook`` what becomes of the others."""
+
+    action: str
+    reason: str
+    end: datetime
+    outlook: Sorted
+
+
+def plan(known: Situation) -> Plan:
+    """Say what is to be done, and why. Raises Refused for what would fail, before anything changes."""
+    policy, application, published = known.policy, known.application, known.published
+    if not published.editable:
+        raise read_only(published.record_uid)
+    if application.two_secrets and (policy.keep_previous > 1 or policy.retire == "none"):
+        which = "retire none" if policy.retire == "none" else f"keep_previous {policy.keep_previous}"
+        raise Refused(
+            f"{application.display_name} can never be rotated with {which}",
+            "applications that are open to personal Microsoft accounts hold two secrets at the most",
+            "set keep_previous to 0 or 1, and retire to all or managed",
+        )
+    end = after(known.now, policy.lifetime_days)
+    reason = _reason_to_rotate(known)
+    if reason:
+        return Plan(ROTATE, reason, end, sort_out(known, application.credentials))
+    return Plan(KEEP, _valid(known), end, sort_out(replace(known, new=known.shown), application.credentials))
+
+
+def read_only(uid: str) -> Refused:
+    """Return the refusal of a record that this KSM application may not edit."""
+    return Refused(
+        f"the record {uid} is read-only for this KSM application",
+        "no secret was made, as it could not be stored",
+        "share the record's folder with the application with edit permission",
+    )
+
+
+def _valid(known: Situation) -> str:
+    shown = known.shown
+    return f"the secret {shown.key_id} is valid until {shown.end_text}" if shown else ""
+
+
+def _reason_to_rotate(known: Situation) -> str:
+    policy, published, current = known.policy, known.published, known.shown
+    if policy.rotate == "always":
+        return "every run rotates"
+    if not published.hint or guid(published.key_id) is None:
+        return "the record holds no secret yet"
+    if current is None:
+        return f"the application has no secret {published.key_id}, which the record names"
+    if current.hint and current.hint != published.hint:
+        return f"the record's secret is not the one it names, {published.key_id}"
+    if current.end is None or current.end - known.now < timedelta(days=policy.min_days_left):
+        return f"the secret {published.key_id} expires {current.end_text or 'at an unknown time'}"
+    return ""
+
+
+def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, datetime | None]:
+    """Return which secret makes room for a new one on an application that holds as many as it may, and the time until
+    which to wait for it (None: not at all).
+
+    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. Raises
+    Refused, naming the secrets and the way out.
+    """
+    outlook = sort_out(known, listed)
+    if outlook.left_overs:
+        return outlook.left_overs[0], None
+    ended = [item for item in listed if known.expired(item)]
+    if ended:
+        return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
+    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
+    first = min(old, key=lambda one: one.due or known.now, default=None)
+    if first is not None and known.shown is not None and first.due:
+        if first.due <= known.now:
+            return first, None
+        if first.due <= known.now + timedelta(seconds=SOON):
+            return first, first.due
+    # What only this run's publishing would supersede has no time that comes nearer from run to run.
+    lasting = first is not None and known.shown is not None and older(first.credential, known.shown.start)
+    raise no_room(known, listed, first.due if first and lasting else None)
+
+
+def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
+    """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
+    outlook = sort_out(known, listed)
+    reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
+    if known.shown is not None:
+        # What only this run's publishing would supersede.
+        newer = [one.credential for one in outlook.old if not older(one.credential, known.shown.start)]
+        reasons.update({item.key_id: "it is newer than what the record shows" for item in newer})
+        reasons[known.shown.key_id] = "the record shows it"
+    words = []
+    for item in listed:
+        made = f"{item.display_name!r}, " if item.display_name else ""
+        words.append(f"{item.key_id} ({made}{reasons.get(item.key_id, 'it is old')})")
+    if fits:
+        todo = f"run it again after {format_time(fits)}, or lower retire_after"
+    elif known.shown is None:
+        todo = (
+            "enter the one that is in use into the record (client_secret and client_secret_id), or remove one of them "
+            "in Entra"
+        )
+    else:
+        todo = "remove the one that is not in use in Entra"
+    why = f"it holds as many as it may: {', '.join(words) or 'Graph does not list them yet'}"
+    why += f"; a new one fits from {format_time(fits)} on" if fits else ""
+    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo, full=True)
 
 
 # ---- rotation.subject -----------------------------------------------------------------------------------------------
@@ -3360,7 +4137,7 @@ class Subject:
         named = guid(identifier) or "of no GUID"
         log.say(f"keeperpam.azure {VERSION}: record {self.record.title!r} ({self.record.uid}), application {named}")
         self._identity, cloud = choose(task.sources)
-        log.say(f"admin identity {self._identity.client_id} from {self._identity.source}: {self._identity.why}")
+        log.say(f"admin identity {self._identity.name} from {self._identity.source}: {self._identity.why}")
         check_fields(self.record, bool(task.application))
         self.names_application = not task.application
         self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
@@ -3384,7 +4161,10 @@ class Subject:
         self._held = holdings(task.sources)
         self.run_name = marker(self.record.uid, uuid.uuid4().hex)
         self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
-        self.bound = not contradicts(self.policy, self.published, app, app.read_at) or self._shown_is_taken()
+        # What is so young that no list may show it yet has been seen to sign in: where it does not, the record may have
+        # been given to another application since.
+        doubtful = contradicts(self.policy, self.published, app, app.read_at) or (self.unlisted and self.policy.verify)
+        self.bound = not doubtful or self._shown_is_taken()
         self.evidence = Evidence(self.vault, self.record, self.graph, app, budget)
         if self.record.shows(FIELD_SECRET):
             log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
@@ -3425,7 +4205,7 @@ class Subject:
     def follow(self, secret: Secret) -> None:
         """Where the record is the admin application's own, sign in with its new secret from now on: a token may have to
         be fetched again after the secret that it came from is removed."""
-        if self._identity.record_uid == self.record.uid:
+        if self._identity.record_uid == self.record.uid and self._identity.secret:
             self._identity = replace(self._identity, secret=secret)
 
     def _sign_in(self) -> Secret:
@@ -3449,7 +4229,7 @@ class Subject:
                 "remove application_client_id from it, and attach the admin application's own record",
             )
         if self._identity.record_uid == record.uid:
-            return  # its secret has just signed in
+            return  # its credential has just signed in
         source = holder(sources, app.client_id)
         if not source and app.client_id != admin:
             return
@@ -3629,111 +4409,6 @@ def _unless_busy(call: Callable[[], bool]) -> bool | None:
         if problem.certain:
             raise
         return None
-
-
-# ---- rotation.plan --------------------------------------------------------------------------------------------------
-# What is to be done to an application, and why. Pure decisions: nothing here reads a clock, a vault or a network.
-
-
-ROTATE, KEEP = "rotate", "keep"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What would be done: ``end`` is that of a new secret, ``outlook`` what becomes of the others."""
-
-    action: str
-    reason: str
-    end: datetime
-    outlook: Sorted
-
-
-def plan(known: Situation) -> Plan:
-    """Say what is to be done, and why. Raises Refused for what would fail, before anything changes."""
-    policy, application, published = known.policy, known.application, known.published
-    if not published.editable:
-        raise Refused(
-            f"the record {published.record_uid} is read-only for this KSM application",
-            "no secret was made, as it could not be stored",
-            "share the record's folder with the application with edit permission",
-        )
-    if application.two_secrets and (policy.keep_previous > 1 or policy.retire == "none"):
-        which = "retire none" if policy.retire == "none" else f"keep_previous {policy.keep_previous}"
-        raise Refused(
-            f"{application.display_name} can never be rotated with {which}",
-            "applications that are open to personal Microsoft accounts hold two secrets at the most",
-            "set keep_previous to 0 or 1, and retire to all or managed",
-        )
-    end = after(known.now, policy.lifetime_days)
-    reason = _reason_to_rotate(known)
-    return Plan(ROTATE if reason else KEEP, reason or _valid(known), end, sort_out(known, application.credentials))
-
-
-def _valid(known: Situation) -> str:
-    shown = known.shown
-    return f"the secret {shown.key_id} is valid until {shown.end_text}" if shown else ""
-
-
-def _reason_to_rotate(known: Situation) -> str:
-    policy, published, current = known.policy, known.published, known.shown
-    if policy.rotate == "always":
-        return "every run rotates"
-    if not published.hint or guid(published.key_id) is None:
-        return "the record holds no secret yet"
-    if current is None:
-        return f"the application has no secret {published.key_id}, which the record names"
-    if current.hint and current.hint != published.hint:
-        return f"the record's secret is not the one it names, {published.key_id}"
-    if current.end is None or current.end - known.now < timedelta(days=policy.min_days_left):
-        return f"the secret {published.key_id} expires {current.end_text or 'at an unknown time'}"
-    return ""
-
-
-def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, datetime | None]:
-    """Return which secret makes room for a new one on an application that holds as many as it may, and the time until
-    which to wait for it (None: not at all).
-
-    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. Raises
-    Refused, naming the secrets and the way out.
-    """
-    outlook = sort_out(known, listed)
-    if outlook.left_overs:
-        return outlook.left_overs[0], None
-    ended = [item for item in listed if known.expired(item)]
-    if ended:
-        return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
-    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
-    first = min(old, key=lambda one: one.due or known.now, default=None)
-    if first is not None and known.shown is not None and first.due:
-        if first.due <= known.now:
-            return first, None
-        if first.due <= known.now + timedelta(seconds=SOON):
-            return first, first.due
-    raise no_room(known, listed, first.due if first and known.shown else None)
-
-
-def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
-    """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
-    outlook = sort_out(known, listed)
-    reasons = {one.key_id: one for one in outlook.stays(known.now)}
-    words = []
-    for item in listed:
-        shown = known.shown is not None and item.key_id == known.shown.key_id
-        made = f"{item.display_name!r}, " if item.display_name else ""
-        why = "the record shows it" if shown else reasons[item.key_id].reason if item.key_id in reasons else "it is old"
-        words.append(f"{item.key_id} ({made}{why})")
-    if fits:
-        todo = f"run it again after {format_time(fits)}, or lower retire_after"
-    elif known.shown is None:
-        todo = (
-            "enter the one that is in use into the record (client_secret and client_secret_id), or remove one of them "
-            "in Entra"
-        )
-    else:
-        todo = "remove the one that is not in use in Entra"
-    why = f"it holds as many as it may: {', '.join(words) or 'Graph does not list them yet'}"
-    why += f"; a new one fits from {format_time(fits)} on" if fits else ""
-    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo)
 
 
 # ---- rotation.retiring ----------------------------------------------------------------------------------------------
@@ -4104,6 +4779,7 @@ class Room:
 
 _SIGN_INS = 3
 _SIGN_IN_AGAIN = 5.0
+_SHORTEST_STEP = 1.0
 
 
 class Settling:
@@ -4121,14 +4797,15 @@ class Settling:
         budget, proving = self._budget, self._proving
         try:
             with budget.phase("let the new secret spread", SETTLE):
-                began = budget.awake()
-                until = began + seconds
+                until = budget.awake() + seconds
                 early()
                 if not seconds:
                     return
                 self._log.say(f"waiting {seconds:.0f} s before old secrets are removed")
-                step = seconds / _SIGN_INS
-                following = began + step
+                # Whatever went early: three sign-ins, and none of them at once.
+                now = budget.awake()
+                step = max(_SHORTEST_STEP, (until - now) / _SIGN_INS)
+                following, until = now + step, max(until, now + _SIGN_INS * step)
                 while True:
                     budget.pause(max(0.0, following - budget.awake()))
                     if not proving.verify:
@@ -4235,8 +4912,8 @@ class Rotation:
             decision, _until = room(self._known(), self._application.credentials)
             self._log.say(f"the secret {decision.credential.key_id} would make room: {decision.reason}")
         verb = "would be rotated" if todo.action != KEEP else "needs no new secret, but would be cleaned up"
-        why = f"{todo.reason}; old secrets that would be removed: {len(removes)}"
-        text = verdict("planned", self._facts, f"{name} {verb}", why)
+        why = [todo.reason, f"old secrets that would be removed: {len(removes)}", *self._notes()]
+        text = verdict("planned", self._facts, f"{name} {verb}", "; ".join(why))
         self._log.say(text)
         self._facts["expires"] = format_time(todo.end) if todo.action != KEEP else ""
         return Outcome("planned", 0, text, True, self._facts)
@@ -4311,7 +4988,7 @@ class Rotation:
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
-            known=self._subject.known,
+            known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
             budget=self._budget,
             log=self._log,
         )
@@ -4598,12 +5275,15 @@ def _why(failure: BaseException) -> str:
 # A look at everything that a rotation needs, without changing anything.
 
 
-OK, WARNING, FAILURE = "ok", "warning", "failure"
+OK, WARNING, FAILURE, SKIPPED = "ok", "warning", "failure", "skipped"
 PACKAGES = ("requests", "msal", "keeper-secrets-manager-core")
 # Entra accepts no more than five minutes; a minute is what a host that keeps time is far below.
 LARGEST_SKEW = 60.0
+# So many days before the admin application's own secret or certificate ends it is time to renew it.
+_RENEW_DAYS = 30
 _ALL = {"Application.ReadWrite.All", "Directory.ReadWrite.All"}
 _OWNED = "Application.ReadWrite.OwnedBy"
+_NOT_LOOKED_AT = "whether a policy of the tenant allows a secret of this lifetime shows only when one is made"
 
 
 @dataclass(frozen=True)
@@ -4617,29 +5297,70 @@ class Check:
 
 
 class Doctor:
-    """Looks at one thing after the other; a look that needs what an earlier one did not find is left out."""
+    """Looks at one thing after the other. What fails fails under its own name, and ends only the looks that need it."""
 
-    def __init__(self, budget: Budget, log: Log) -> None:
-        self._budget, self._log = budget, log
+    def __init__(self, prepare: Callable[[], Task], http: Http, budget: Budget, log: Log) -> None:
+        self._prepare, self._http, self._budget, self._log = prepare, http, budget, log
         self.checks: list[Check] = []
         self._facts: dict[str, Any] = {}
         self._exit_status = 0
+        self._task: Task
+        self._identity: Identity
+        self._cloud: Cloud
+        self._entra: Entra
+        self._graph: Graph
+        self._application: Application
 
-    def examine(self, prepare: Callable[[], Task], http: Http) -> Outcome:
-        """Check everything for the task that ``prepare`` reads. It raises none of RotationError."""
+    def examine(self) -> None:
+        """Check everything, but for what a rotation would do. It raises none of RotationError."""
         self._add("packages", OK, f"Python {platform.python_version()}, {packages()} ({sys.executable})")
-        try:
-            with self._budget.phase("look at everything", RESOLVE):
-                self._examine(prepare, http)
-        except RotationError as problem:
-            self._exit_status = self._exit_status or problem.exit_status
-            self._add(
-                "rotation",
-                FAILURE,
-                problem.what + (f": {problem.why}" if problem.why else ""),
-                problem.todo or "remove the cause",
-            )
-        return self.outcome()
+        looks: tuple[tuple[str, tuple[str, ...], Callable[[], None]], ...] = (
+            ("Keeper", (), self._keeper),
+            ("record", ("Keeper",), self._fields),
+            ("edit right", ("Keeper",), self._edit_right),
+            ("admin identity", ("Keeper",), self._choose),
+            ("certificate", ("admin identity",), self._certificate),
+            ("admin", ("admin identity", "certificate"), self._admin),
+            ("application", ("record", "admin"), self._find),
+            ("permission", ("application",), self._permission),
+            ("clock", ("application",), self._clock),
+            ("admin secret", ("application",), self._admin_secret),
+            ("current secret", ("application",), self._current),
+            ("retire_after", ("application",), self._retire_after),
+            ("other records", ("application",), self._others),
+        )
+        failed: set[str] = set()
+        with self._budget.phase("look at everything", RESOLVE):
+            for name, needs, look in looks:
+                missing = [need for need in needs if need in failed]
+                if missing:
+                    failed.add(name)
+                    self._add(name, SKIPPED, f"not looked at, as it needs: {', '.join(missing)}")
+                    continue
+                try:
+                    look()
+                except RotationError as problem:
+                    failed.add(name)
+                    self._fail(name, problem)
+
+    def foresee(self, planned: Outcome) -> None:
+        """Say what a rotation would find and leave, as ``planned`` has it."""
+        if planned.exit_status:
+            self._exit_status = self._exit_status or planned.exit_status
+            self._add("room" if planned.facts.get("full") else "rotation", FAILURE, planned.message)
+            return
+        kept = [f"{one['key_id']} ({one['reason']})" for one in planned.facts.get("kept", [])]
+        self._add("room", OK, "there is room for a new secret, or it can be made")
+        self._add("old secrets", OK, "all of them go" if not kept else "these stay: " + ", ".join(kept))
+        for key_id in planned.facts.get("unlisted", []):
+            text = f"the record names {key_id}, which the application does not list"
+            self._add("named secret", WARNING, text, "see whether the record names the right application")
+        self._add("not looked at", OK, _NOT_LOOKED_AT)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something stands in the way of a rotation."""
+        return bool(self._exit_status)
 
     def facts(self) -> dict[str, Any]:
         """Return the checks as JSON data."""
@@ -4647,14 +5368,13 @@ class Doctor:
 
     def outcome(self) -> Outcome:
         """Return what all looks together say."""
-        first = next((check for check in self.checks if check.level == FAILURE), None)
-        counts = {level: sum(check.level == level for check in self.checks) for level in (OK, WARNING, FAILURE)}
-        status = {0: "unchanged", BadInput.exit_status: "bad_input", Refused.exit_status: "refused"}[self._exit_status]
-        count = ", ".join(f"{number} {level}" for level, number in counts.items())
-        what = f"{first.name}: {first.text}" if first else "everything that a rotation needs is there"
-        why = f"checked, nothing was changed: {count}"
-        text = verdict(status, self._facts, what, why, first.todo if first else "")
-        self._log.say(text)
+        failures = [check for check in self.checks if check.level == FAILURE]
+        counts = {name: sum(check.level == name for check in self.checks) for name in (OK, WARNING, FAILURE, SKIPPED)}
+        status = {0: "unchanged", BadInput.exit_status: "bad_input"}.get(self._exit_status, "refused")
+        what = "; ".join(f"{check.name}: {check.text}" for check in failures)
+        why = "checked, nothing was changed: " + ", ".join(f"{number} {name}" for name, number in counts.items())
+        todo = next((check.todo for check in failures if check.todo), "")
+        text = verdict(status, self._facts, what or "everything that a rotation needs is there", why, todo)
         return Outcome(status, self._exit_status, text, False, self.facts())
 
     def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
@@ -4662,43 +5382,102 @@ class Doctor:
         self.checks.append(check)
         self._log.say(f"{level}: {name}: {text}" + (f". Next: {todo}" if todo else ""))
 
-    def _examine(self, prepare: Callable[[], Task], http: Http) -> None:
-        task = prepare()
-        record = task.record
-        self._facts.update(record=record.uid, title=record.title)
-        self._add("Keeper", OK, "the configuration is usable, the vault was read over trusted TLS")
-        self._fields(task)
-        identity, cloud = choose(task.sources)
-        entra = Entra(http, cloud, identity.tenant_id, self._budget, self._log)
-        graph = Graph(http, cloud.graph, identity.client_id, lambda: entra.token(identity), self._log)
-        identifier = task.application or record.value(FIELD_APPLICATION)
-        application = graph.find(identifier)
-        text = f"{identity.client_id} from {identity.source} signs in at {cloud.authority} ({identity.why})"
-        self._add("admin", OK, text)
-        text = f"{application.display_name}, object id {application.object_id}, client id {application.client_id}"
-        self._add("application", OK, f"{text}, {len(application.credentials)} secret(s)")
-        self._permission(graph, application)
-        self._clock(application)
-        self._current(entra, application, record.secret(FIELD_SECRET), task.policy.verify)
-        self._policy(task.policy)
-        self._others(task.vault, record, application)
+    def _fail(self, name: str, problem: RotationError) -> None:
+        self._exit_status = self._exit_status or problem.exit_status
+        text = problem.what + (f": {problem.why}" if problem.why else "")
+        self._add(name, FAILURE, text, problem.todo or "remove the cause")
 
-    def _policy(self, policy: Policy) -> None:
-        if not policy.retire_after:
-            text = (
-                "retire_after is 0: what still uses the old secret fails at once, and so may sign-ins with the new one"
-            )
+    # -- the looks, in the order in which they need each other
+
+    def _keeper(self) -> None:
+        self._task = self._prepare()
+        self._facts.update(record=self._task.record.uid, title=self._task.record.title)
+        self._add("Keeper", OK, "the configuration is usable, the vault was read over trusted TLS")
+
+    def _fields(self) -> None:
+        record = self._task.record
+        check_fields(record, bool(self._task.application))
+        missing = [name for name in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES) if not record.has(name)]
+        note = f"; {', '.join(missing)} will be created" if missing else ""
+        if record.shows(FIELD_SECRET):
+            note += f"; {FIELD_SECRET} is no Hidden field, everybody who opens the record sees it"
+        if record.type != "pamUser":
+            note += f"; it is of type {record.type}, which the Gateway does not rotate"
+        self._add("record", WARNING if note else OK, f"{record.title!r} ({record.uid}) has usable fields{note}")
+
+    def _edit_right(self) -> None:
+        if not self._task.record.editable:
+            raise read_only(self._task.record.uid)
+        self._add("edit right", OK, "the record may be edited")
+
+    def _choose(self) -> None:
+        self._identity, self._cloud = choose(self._task.sources)
+        identity = self._identity
+        self._add("admin identity", OK, f"{identity.name} from {identity.source}: {identity.why}")
+
+    def _certificate(self) -> None:
+        if self._identity.certificate:
+            end = open_certificate(self._identity.certificate).end
+            soon = end - datetime.now(timezone.utc) < timedelta(days=_RENEW_DAYS)
+            todo = "renew it, and give the new one to the application before" if soon else ""
+            self._add("certificate", WARNING if soon else OK, f"it is valid until {format_time(end)}", todo)
+
+    def _admin(self) -> None:
+        identity = self._identity
+        self._entra = Entra(self._http, self._cloud, identity.tenant_id, self._budget, self._log)
+        self._graph = Graph(self._http, self._cloud.graph, identity.client_id, self._sign_in, self._log)
+        self._graph.connect()
+        text = "this host has its token" if identity.managed else f"it signs in at {self._cloud.authority}"
+        self._add("admin", OK, text)
+
+    def _sign_in(self) -> Secret:
+        return self._entra.token(self._identity)
+
+    def _find(self) -> None:
+        identifier = self._task.application or self._task.record.value(FIELD_APPLICATION)
+        self._application = found = self._graph.find(identifier)
+        text = f"{found.display_name}, object id {found.object_id}, client id {found.client_id}"
+        self._add("application", OK, f"{text}, {len(found.credentials)} secret(s)")
+
+    def _admin_secret(self) -> None:
+        """Tell when the admin application's own secret ends, where its record or Graph tells."""
+        identity = self._identity
+        if identity.secret is None:
+            self._add("admin secret", OK, "the admin application signs in without a secret")
+            return
+        try:
+            own = self._graph.find(identity.client_id, client_id_first=True)
+        except RotationError as problem:
+            self._add("admin secret", OK, f"when it ends is not to be seen: {problem.what}")
+            return
+        hint = identity.secret.reveal()[:3]
+        ends = [item.end for item in own.credentials if item.hint == hint and item.end]
+        if not ends:
+            self._add("admin secret", OK, "when it ends is not to be seen: Graph does not list it")
+            return
+        days = (max(ends) - own.read_at).days
+        level = OK if days > _RENEW_DAYS else WARNING
+        todo = "" if level == OK else f"make a new one, and put it into {identity.source}"
+        self._add("admin secret", level, f"it ends in {days} days", todo)
+
+    def _retire_after(self) -> None:
+        seconds = self._task.policy.retire_after.total_seconds()
+        if not seconds:
+            text = "it is 0: what still uses the old secret fails at once"
             self._add("retire_after", WARNING, text, "set it to what your applications need to fetch a new secret")
+        elif self._application.two_secrets and seconds > SOON:
+            text = "the application holds two secrets at the most: while both are taken it is not rotated"
+            self._add("retire_after", WARNING, text, f"let it rotate less often than every {seconds:.0f} s")
         else:
-            seconds = policy.retire_after.total_seconds()
             self._add("retire_after", OK, f"an old secret goes {seconds:.0f} s after it was superseded")
 
-    def _others(self, vault: Vault, record: VaultRecord, application: Application) -> None:
+    def _others(self) -> None:
         """Name every other record that names the application, or shows one of its secrets."""
+        application = self._application
         ids = {application.object_id, application.client_id}
         found = []
-        for other in vault.read([]).values():
-            if other.uid == record.uid:
+        for other in self._task.vault.read([]).values():
+            if other.uid == self._task.record.uid:
                 continue
             view, shown = other.view(), published_in(other)
             names = bool(ids & {guid(view.get("application_object_id")), guid(view.get("application_client_id"))})
@@ -4712,51 +5491,42 @@ class Doctor:
         else:
             self._add("other records", OK, "no other record that is seen names the application or shows its secrets")
 
-    def _fields(self, task: Task) -> None:
-        record = task.record
-        check_fields(record, bool(task.application))
-        missing = [name for name in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES) if not record.has(name)]
-        note = f"; {', '.join(missing)} will be created" if missing else ""
-        if record.shows(FIELD_SECRET):
-            note += f"; {FIELD_SECRET} is no Hidden field, everybody who opens the record sees it"
-        if record.type != "pamUser":
-            note += f"; it is of type {record.type}, which the Gateway does not rotate"
-        self._add("record", WARNING if note else OK, f"{record.title!r} ({record.uid}) has usable fields{note}")
-        if record.editable:
-            self._add("edit right", OK, "the record may be edited")
-
-    def _permission(self, graph: Graph, application: Application) -> None:
-        roles = graph.roles()
-        if roles is None:
-            self._add("permission", WARNING, "the token does not show the permissions", "make sure of " + _OWNED)
+    def _permission(self) -> None:
+        roles, identity = self._graph.roles(), self._identity
+        admin = identity.name if identity.managed else "the admin application"
+        if not roles:
+            self._add("permission", WARNING, "the token shows no permissions", "make sure of " + _OWNED)
         elif roles & _ALL:
             self._add("permission", OK, ", ".join(sorted(roles & _ALL)))
         elif _OWNED not in roles:
             self._exit_status = Refused.exit_status
-            todo = f"grant {_OWNED} to the admin application and consent to it"
-            self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles)) or 'none'}", todo)
+            todo = f"grant {_OWNED} to {admin} and consent to it"
+            if identity.managed:
+                todo += "; Azure keeps a managed identity's token for up to 24 hours, and what it may do with it"
+            self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles))}", todo)
         else:
-            owns = graph.owns(application)
+            owns = self._graph.owns(self._application)
             if owns is False:
                 self._exit_status = Refused.exit_status
-                todo = "make the admin application's service principal an owner of the application"
+                todo = f"make the service principal of {admin} an owner of the application"
                 self._add("permission", FAILURE, f"{_OWNED}, but it does not own the application", todo)
             elif owns is None:
                 self._add("permission", WARNING, f"{_OWNED}; Graph does not tell who owns the application")
             else:
                 self._add("permission", OK, f"{_OWNED}, and it owns the application")
 
-    def _clock(self, application: Application) -> None:
-        skew = abs((application.read_at - datetime.now(timezone.utc)).total_seconds())
+    def _clock(self) -> None:
+        skew = abs((self._application.read_at - datetime.now(timezone.utc)).total_seconds())
         level = OK if skew <= LARGEST_SKEW else WARNING
         todo = "" if level == OK else "let the host keep its time (NTP)"
         self._add("clock", level, f"differs from Graph's by {skew:.0f} s", todo)
 
-    def _current(self, entra: Entra, application: Application, secret: str, verify: bool) -> None:
+    def _current(self) -> None:
+        secret, verify = self._task.record.secret(FIELD_SECRET), self._task.policy.verify
         if not secret:
             self._add("current secret", WARNING, "the record holds none yet")
             return
-        look = entra.sign_in(application.client_id, Secret(secret))
+        look = self._entra.sign_in(self._application.client_id, Secret(secret))
         why = look.why
         if look.answer is Answer.TAKEN:
             self._add("current secret", OK, "the vault's secret signs in")
@@ -4771,15 +5541,18 @@ class Doctor:
 
 def dry_run(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool) -> Outcome:
     """Look at everything, and plan: what stands in the way of a rotation ends it. With ``check`` also say what would be
-    done, and how."""
-    doctor = Doctor(budget, log)
-    outcome = doctor.examine(prepare, http)
-    if outcome.exit_status:
-        return outcome
-    planned = perform(prepare, http, budget, log, check=True)
-    if check or planned.exit_status:
+    done, and how. It raises none of RotationError."""
+    doctor = Doctor(prepare, http, budget, log)
+    doctor.examine()
+    planned = None if doctor.failed else perform(prepare, http, budget, log, check=True)
+    if planned is not None:
+        doctor.foresee(planned)
+    if check and planned is not None and not planned.exit_status:
         planned.facts.update(doctor.facts())
-        return planned
+        outcome = planned
+    else:
+        outcome = doctor.outcome()
+    log.say(outcome.message)
     return outcome
 
 
@@ -4792,6 +5565,45 @@ def packages() -> str:
         except PackageNotFoundError:
             found.append(f"{name} (version unknown)")
     return ", ".join(found)
+
+
+# ---- services.files -------------------------------------------------------------------------------------------------
+# Certificates that are attached to Keeper records: downloaded and decrypted into memory, never written.
+
+
+with contextlib.suppress(ImportError):  # vault.KSM_PROBLEM tells
+    from keeper_secrets_manager_core.crypto import CryptoUtils
+
+_ENDINGS = (".pem", ".pfx", ".p12")
+_LARGEST_ATTACHMENT = 65536
+
+
+def certificates_of(record: VaultRecord, http: Http) -> list[Certificate]:
+    """Return the files of the record that are certificates by their names. None is downloaded yet."""
+    found = []
+    for file in record.sdk.files or []:
+        name = str(file.name or "")
+        if name.lower().endswith(_ENDINGS) and int(file.size or 0) <= _LARGEST_ATTACHMENT:
+            words = f"the certificate in the file {name} of the record {record.title!r} ({record.uid})"
+            found.append(Certificate(words, functools.partial(_download, file, words, http)))
+    return found
+
+
+def _download(file: Any, words: str, http: Http) -> bytes:
+    """Return the content of an attachment. Raises Refused. The SDK's own call has no timeouts."""
+    try:
+        reply = http.call("GET", str(file.f.get("url")), name="download", retry=busy)
+    except Unanswered as problem:
+        raise Refused(f"{words} was not downloaded", str(problem), problem.todo) from None
+    try:
+        wrapped = base64.b64decode(file.f["fileKey"].translate(str.maketrans("-_", "+/")) + "==")
+        key = CryptoUtils.decrypt_aes(wrapped, file.record_key_bytes)
+        content: bytes = CryptoUtils.decrypt_aes(reply.body, key)
+    except Exception as problem:  # an error page, or half a file
+        why = f"HTTP {reply.status}, and what came is not the file ({type(problem).__name__})"
+        todo = "run it again later; attach the file anew if it stays"
+        raise Refused(f"{words} was not downloaded", why, todo) from None
+    return content
 
 
 # ---- script.gateway -------------------------------------------------------------------------------------------------
@@ -5062,7 +5874,21 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
         advice = "attach the admin application's record to the script, or name the PAM configuration (--provider)"
     elif configuration is None:
         advice = f"share the folder of the PAM configuration {request.provider_uid} with the Gateway's application"
-    sources = Sources(advice=advice, attached=request.attached(), own=own, configuration=configuration)
+
+    def files(uid: str) -> Sequence[Certificate]:
+        if uid not in found:
+            found.update(vault.read([uid]))
+        return certificates_of(found[uid], http) if uid in found else ()
+
+    sources = Sources(
+        advice=advice,
+        attached=request.attached(),
+        own=own,
+        configuration=configuration,
+        fallback=identity_in(in_environment(environ), "the environment"),
+        authority=environ.get(AUTHORITY_VARIABLE, ""),
+        files=files,
+    )
     return Task(vault, record, sources, policy_of(own))
 
 

@@ -38,7 +38,7 @@ options:
     type: str
   client_secret:
     description:
-      - The client secret of the admin application.
+      - The client secret of the admin application. Give it by a variable, a file or a lookup.
       - The environment variables are E(AZURE_SECRET) and E(AZURE_CLIENT_SECRET).
     type: str
     aliases: [secret]

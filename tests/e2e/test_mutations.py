@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from harness import SCRIPT
-from judge import Verdict
+from lags import another_record, in_turn
 from matrix import Case, all_cases
+from people import PEOPLE_AT_WORK, REPLACES_IT, SEEN, SHOWN, Encounter
 
 CASES = (
     "script/token (proof)/after/SIGTERM",
@@ -23,13 +24,31 @@ CASES = (
 )
 
 
+def _met_in_turn() -> dict[str, Case]:
+    """One case for each precaution against the many, with replicas that are met in turn."""
+    shape = in_turn(0, 2, 4)
+    removes = next(person for person in PEOPLE_AT_WORK if person.name == "removes the new one")
+    behind = next(case for case in all_cases() if case.name == "script/three 10 s behind/Graph replicas")
+    return {
+        "proof": Case("script", "proof", "mutations", list, shape=shape, in_turn=True),
+        "look": Encounter("script", "look", "mutations", list, shape=shape, person=removes, number=SHOWN),
+        "marker": Case("script", "marker", "mutations", list, shape=another_record(shape=shape), in_turn=True),
+        "gone": behind,
+        "put back": Encounter("script", "put back", "mutations", list, shape=shape, person=REPLACES_IT, number=SEEN),
+    }
+
+
+MET_IN_TURN = _met_in_turn()
+
+
 @dataclass(frozen=True)
 class Mutation:
-    """Edits of the script that break it, and what the judge must then find at least once."""
+    """Edits of the script that break it, and what the judge must then find at least once, in these cases."""
 
     name: str
     edits: tuple[tuple[str, str], ...]
     finds: str
+    case: str = ""
 
 
 MUTATIONS = (
@@ -67,26 +86,33 @@ MUTATIONS = (
         ),
         "leak: ",
     ),
+    Mutation("the proof is one sign-in", (), "early: ", "proof"),
+    Mutation("old secrets are removed without a look for the new one", (), "lost: ", "look"),
+    Mutation("a secret with another record's name is removed", (), "lost: ", "marker"),
+    Mutation("what is not found is taken for gone", (), "", "gone"),
+    Mutation("what was shown is put back without a look at the record", (), "foreign: ", "put back"),
 )
 
 
-def verdicts(script: Path) -> list[Verdict]:
-    """Run the cases with this script."""
-    cases = [case for case in all_cases() if case.name in CASES]
-    assert len(cases) == len(CASES)
-    with ThreadPoolExecutor(len(cases)) as pool:
-        return list(pool.map(lambda case: Case.run(case, script), cases))
+def cases(name: str = "") -> list[Case]:
+    """Return the cases that show a precaution to be missing."""
+    found = [MET_IN_TURN[name]] if name else [case for case in all_cases() if case.name in CASES]
+    assert name or len(found) == len(CASES)
+    return found
 
 
-def problems(script: Path) -> list[str]:
-    """Return what the judge has found."""
-    return [problem for verdict in verdicts(script) for problem in verdict.problems]
+def problems(script: Path, chosen: list[Case]) -> list[str]:
+    """Run the cases with this script; return what the judge has found."""
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        verdicts = list(pool.map(lambda case: case.run(script), chosen))
+    return [problem for verdict in verdicts for problem in verdict.problems]
 
 
-def test_the_unbroken_script_is_green(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["", *MET_IN_TURN])
+def test_the_unbroken_script_is_green(name: str, tmp_path: Path) -> None:
     copy = tmp_path / SCRIPT.name
     copy.write_bytes(SCRIPT.read_bytes())
-    assert problems(copy) == []
+    assert problems(copy, cases(name)) == []
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
@@ -97,5 +123,5 @@ def test_a_broken_script_is_red(mutation: Mutation, tmp_path: Path) -> None:
         text = text.replace(old, new)
     broken = tmp_path / SCRIPT.name
     broken.write_text(text, encoding="utf-8")
-    found = problems(broken)
+    found = problems(broken, cases(mutation.case))
     assert any(problem.startswith(mutation.finds) for problem in found), found

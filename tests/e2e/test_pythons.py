@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import environment
+from environments import find, with_requirements
 from harness import CHECKOUT, SCRIPT, make_world, run_script
 
 SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
@@ -24,28 +24,15 @@ SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 IMPORTED = ("argparse", "base64", "json", "signal", "typing", "requests", "msal", "keeper_secrets_manager_core")
 
 
-def find(version: str) -> str | None:
-    """Return the path of an interpreter of that version that runs, looking at PATH and below ~/.pyenv."""
-    found = [shutil.which(f"python{version}")]
-    found += sorted(str(path) for path in Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    for path in filter(None, found):
-        done = subprocess.run([path, "-c", "import venv, ensurepip"], capture_output=True, check=False)
-        if done.returncode == 0:
-            return path
-    return None
-
-
 @pytest.fixture(scope="module", params=SUPPORTED)
 def python(request: pytest.FixtureRequest) -> str:
     """Return the interpreter of an environment with the runtime packages, made once and kept in .cache."""
     if not os.environ.get("KEEPERPAM_FULL"):
         pytest.skip("needs minutes of installing the first time: set KEEPERPAM_FULL=1")
-    interpreter = find(request.param)
-    if interpreter is None:
+    found = with_requirements(request.param)
+    if found is None:
         pytest.skip(f"there is no Python {request.param} on this machine")
-    requirements = CHECKOUT / "requirements.txt"
-    packages = ("-r", str(requirements), "pytest", "hypothesis")
-    return environment(f"pythons/{request.param}", interpreter, *packages, key=requirements.read_text("utf-8"))
+    return found
 
 
 def test_the_script_rotates(python: str) -> None:

@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import machines
 from provision import Provision, Shop, make_wheels
 
+from cores import CORES, make_core
+
 sys.path.insert(0, str(machines.CHECKOUT / "tests" / "e2e"))
 
 from harness import make_world
@@ -34,6 +36,11 @@ def provision() -> Iterator[Provision]:
         pytest.skip(reason)
     with ThreadPoolExecutor() as pool:
         wheels = pool.submit(make_wheels)
+        cores = {name: pool.submit(make_core, name) for name in CORES}
         with machines.running() as booted, make_world() as world:
             wheels.result()
-            yield Provision(booted, world, Shop(world))
+            usual = {name: machine for name, machine in booted.items() if machine.release != machines.TO_COME}
+            (unlike,) = (machine for name, machine in booted.items() if name not in usual)
+            shop = Shop(world)
+            yield Provision(usual, unlike, {name: core.result() for name, core in cores.items()}, world, shop)
+            shop.closed.set()

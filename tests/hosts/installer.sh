@@ -45,7 +45,5 @@ Restart=on-failure
 [Install]
 WantedBy=multi-user.target
 UNIT
-# What an administrator does who has a CA of his own: the sandbox has.
-mkdir -p /etc/systemd/system/keeper-gateway.service.d
+# The sandbox has a CA of its own, which the role is told of.
 fetch ca.pem < /dev/null > /usr/local/share/sandbox-ca.pem
-printf '[Service]\nEnvironment=REQUESTS_CA_BUNDLE=/usr/local/share/sandbox-ca.pem\n' > /etc/systemd/system/keeper-gateway.service.d/ca.conf

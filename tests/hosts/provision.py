@@ -13,6 +13,7 @@ import re
 import secrets
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,11 +27,14 @@ sys.path.insert(0, str(CHECKOUT / "tests" / "e2e"))
 
 from harness import SCRIPT, World
 
-__all__ = ["OLD_IDNA", "SCRIPT", "Provision", "Result", "Shop", "make_wheels"]
+__all__ = ["OLD_IDNA", "PASSWORD", "ROLE", "SCRIPT", "Provision", "Result", "Shop", "make_wheels"]
 
 HERE = Path(__file__).resolve().parent
-LOCKS = CHECKOUT / "roles" / "gateway_host" / "files"
+ROLE = CHECKOUT / "roles" / "gateway_host"
+LOCKS = ROLE / "files"
 PYTHONS = {"gw-bookworm": "3.11", "gw-trixie": "3.13"}
+#: A password that is given for an index or a proxy.
+PASSWORD = "hunter2-is-no-password"
 #: A version that no lock file has any more.
 OLD_IDNA = "3.10"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
@@ -45,52 +49,86 @@ class Result:
     changed: dict[str, int] = field(default_factory=dict)
 
     def message(self, host: str) -> str:
-        """Return what was said when the last task failed there."""
+        """Return what was said when the last task failed there, a list as lines."""
         said = re.findall(rf"fatal: \[{host}\]: FAILED! => (\{{.*?^\}})", self.said, re.MULTILINE | re.DOTALL)
-        return str(json.loads(said[-1])["msg"]) if said else ""
+        message = json.loads(said[-1])["msg"] if said else ""
+        return "\n".join(message) if isinstance(message, list) else str(message)
+
+
+@dataclass
+class Running:
+    """A run of a playbook that was begun."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def result(self) -> Result:
+        """Wait for its end."""
+        code = self.process.wait(600)
+        said = self.output.read_text(encoding="utf-8", errors="replace")
+        changed = {name: int(number) for name, number in re.findall(r"^(gw-\S+)\s.*?changed=(\d+)", said, re.MULTILINE)}
+        return Result(code == 0, said, changed)
 
 
 @dataclass
 class Provision:
-    """The machines, and what their playbook is given."""
+    """The machines, and what their playbook is given.
+
+    `machines` are those that every run without `unlike` is about. `cores` has the ansible-playbook of the oldest and
+    of the newest ansible-core, empty where it cannot be had: then the tests' own does its part.
+    """
 
     machines: dict[str, Machine]
+    unlike: Machine
+    cores: dict[str, str]
     world: World
     shop: Shop
     tokens: dict[str, str] = field(default_factory=dict)
-    announced: dict[str, str] = field(default_factory=dict)
+    announced: str = ""
 
     def __post_init__(self) -> None:
-        self.inventory = write_inventory(self.machines)
+        self.inventory = write_inventory({**self.machines, self.unlike.name: self.unlike})
         self.new_tokens()
 
     def new_tokens(self) -> None:
         """Have the vault make a one-time token for each Gateway."""
-        self.tokens = {name: self.shop.issue() for name in self.machines}
+        self.tokens = {name: self.shop.issue() for name in [*self.machines, self.unlike.name]}
 
     def everywhere(self, script: str) -> dict[str, str]:
         """Return what a shell script prints on each machine."""
         return {name: machine.says(script) for name, machine in self.machines.items()}
 
-    def run(
+    def run(self, *arguments: str, **wishes: Any) -> Result:
+        """Run the collection's playbook, as `begin` does."""
+        return self.begin(*arguments, **wishes).result()
+
+    def begin(
         self,
         *arguments: str,
+        core: str = "",
+        unlike: bool = False,
         install: bool = False,
         lock: str = "",
         wheels: str = "",
-        dead_index: str = "",
         spend_tokens: bool = False,
-        extra: dict[str, Any] | None = None,
-    ) -> Result:
-        """Run the collection's playbook.
+        each: dict[str, dict[str, Any]] | None = None,
+        **extra: Any,
+    ) -> Running:
+        """Begin a run of the collection's playbook.
 
-        `wheels`: where they are, on the "controller" or on the "host"; `dead_index`: the host whose index is not there.
+        `core`: the oldest or the newest; `wheels`: where they are, on the "controller" or on the "host"; `each`: what
+        one host alone is given.
         """
         sandbox = self.world.sandbox
         values: dict[str, Any] = {
             "gateway_host_entra_url": f"https://{sandbox.authority}",
             "gateway_host_graph_url": sandbox.graph_url,
+            "gateway_host_service_ca_file": "/usr/local/share/sandbox-ca.pem",
+            # Long enough for a service that ends after one second.
+            "_gateway_host_watch": 3,
         }
+        if unlike:
+            values["provision_hosts"] = self.unlike.name
         if install:
             values["gateway_host_install_gateway"] = True
             values["gateway_host_installer_url"] = f"{self.shop.url}/install"
@@ -104,45 +142,39 @@ class Provision:
             values["gateway_host_wheels"] = f"{STATE}/wheels-{{{{ inventory_hostname }}}}" if here else WHEELS
             values["gateway_host_wheels_remote_src"] = not here
             values["gateway_host_index_url"] = "http://127.0.0.1:9/simple"
-        if dead_index:
-            index = "http://me:hunter2@127.0.0.1:9/simple"
-            values["gateway_host_index_url"] = f"{{{{ '{index}' if inventory_hostname == '{dead_index}' else '' }}}}"
-        return self._ansible("keeperpam.azure.provision_gateway_host", *arguments, **values, **(extra or {}))
+        values.update(extra)
+        names = {name for own in (each or {}).values() for name in own}
+        for name in names:
+            values[f"each_{name}"] = {host: own[name] for host, own in (each or {}).items() if name in own}
+            values[name] = f"{{{{ each_{name}[inventory_hostname] | default({values.get(name, '')!r}) }}}}"
+        return self._begin("keeperpam.azure.provision_gateway_host", *arguments, core=core, **values)
 
-    def playbook(self, name: str, **values: Any) -> Result:
-        """Run a playbook of the tests."""
-        return self._ansible(str(HERE / name), **values)
+    def begin_playbook(self, name: str, *arguments: str, core: str = "", **values: Any) -> Running:
+        """Begin a run of a playbook of the tests."""
+        return self._begin(str(HERE / name), *arguments, core=core, **values)
 
-    def _ansible(self, playbook: str, *arguments: str, **values: Any) -> Result:
-        given = STATE / "values.json"
+    def _begin(self, playbook: str, *arguments: str, core: str, **values: Any) -> Running:
+        folder = Path(tempfile.mkdtemp(dir=STATE))
+        given, output = folder / "values.json", folder / "output"
         given.write_text(json.dumps(values), encoding="utf-8")
-        environ = {
-            **os.environ,
-            "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
-            "ANSIBLE_CALLBACK_FORMAT_PRETTY": "1",
-        }
-        done = subprocess.run(
-            ["ansible-playbook", playbook, "-i", str(self.inventory), "-e", f"@{given}", *arguments],
-            cwd="/",
-            env=environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said = done.stdout + done.stderr
-        changed = {name: int(number) for name, number in re.findall(r"^(gw-\S+)\s.*?changed=(\d+)", said, re.MULTILINE)}
-        command = re.findall(r"Script command to enter in the vault: (\S+?)\"?$", done.stdout, re.MULTILINE)
-        if done.returncode == 0 and command:
-            self.announced = dict.fromkeys(self.machines, command[-1])
-        return Result(done.returncode == 0, said, changed)
+        environ = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_CALLBACK_FORMAT_PRETTY": "1"}
+        program = self.cores.get(core) or "ansible-playbook"
+        command = [program, playbook, "-i", str(self.inventory), "-e", f"@{given}", *arguments]
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                command, cwd="/", env=environ, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            )
+        return Running(process, output)
 
 
 class Shop:
-    """Serves the installer, and redeems one-time tokens, each once, for the configuration of a Gateway."""
+    """Serves the installer and an index that never answers; redeems one-time tokens, each once, for a configuration."""
 
     def __init__(self, world: World) -> None:
         shop, self.world, self.unused = self, world, set[str]()
+        #: How many have asked the index that never answers.
+        self.waiting = threading.Semaphore(0)
+        self.closed = threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -150,6 +182,9 @@ class Shop:
                     self.answer(shop.installer())
                 elif self.path == "/ca.pem":
                     self.answer(Path(world.sandbox.ca_file).read_bytes())
+                elif self.path.startswith("/slow/"):
+                    shop.waiting.release()
+                    shop.closed.wait()
                 else:
                     self.answer(b"")
 

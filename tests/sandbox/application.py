@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .directory import Directory
+    from .identity_assertions import FederatedCredential
 
 # Entra's texts hold characters that URLs, YAML, shells and templates take for their own. Quotes and backslashes are
 # left out: a test that looks for a leaked secret in some output must find it as it is.
@@ -115,6 +116,7 @@ class Application:
     credentials: list[Credential] = field(default_factory=list)
     lingering: list[Credential] = field(default_factory=list)
     certificates: list[bytes] = field(default_factory=list)
+    federated: list[FederatedCredential] = field(default_factory=list)
     written_at: float = 0.0
     written_by: int = 0
     _directory: Directory | None = field(default=None, repr=False)

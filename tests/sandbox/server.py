@@ -40,7 +40,7 @@ class Listener(ThreadingHTTPServer):
         state: State,
         faults: FaultPlan,
         kill: Callable[[int], None],
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | None,
         port: int = 0,
     ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -90,7 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         # The handshake belongs to this thread: a slow client must not hold up the ones behind it.
-        self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+        if self.server.tls is not None:
+            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         self.server.opened(self.request)
         super().setup()
 

@@ -70,6 +70,11 @@ class Sandbox:
         return self.directory.tenant_id
 
     @property
+    def entra(self) -> Entra:
+        """The sign-in service: what it trusts besides secrets, and who has a managed identity."""
+        return self._entra
+
+    @property
     def authority(self) -> str:
         """The value of `Azure Authority FQDN`: localhost:PORT."""
         return self.vault.authority
@@ -104,6 +109,13 @@ class Sandbox:
         for listener in self._listeners:
             listener.start()
         return self
+
+    def serve(self, service: Service) -> None:
+        """Put a further service on a plain HTTP port of the loopback, such as a host's metadata service."""
+        listener = Listener(service, self.state, self.faults, self._kill, None)
+        self._listeners.append(listener)
+        service.url = f"http://127.0.0.1:{listener.server_address[1]}"
+        listener.start()
 
     def stop(self) -> None:
         """Close everything; raises SandboxError if a watcher failed or the sandbox did."""

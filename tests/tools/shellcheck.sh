@@ -9,5 +9,5 @@ fi
 scripts=()
 while IFS= read -r -d '' file; do
     if [[ -f $file ]] && head -n 1 "$file" | grep -aqE '^#!.*\b(ba)?sh\b'; then scripts+=("$file"); fi
-done < <(git ls-files -z --cached --others --exclude-standard)
+done < <("$(dirname "$0")/files.sh")
 shellcheck --external-sources "${scripts[@]}"

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Look, as the Gateway's user and with the environment of its service, at whether a PAM Script could rotate here.
+"""Look at whether a PAM Script could rotate here, for the user and with the environment that this runs with.
 
 Nothing is changed. The result is one line of JSON: {"clock": {"ok": true, "message": "..."}, ...}.
-As root, with the interpreter of the PAM Script: check_host.py --user keeper-gw --pid PID_OF_THE_SERVICE
+as_gateway.py beside it runs it as the Gateway's user, with the environment of its service.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ NEEDED_KEYS = ("hostname", "clientId", "privateKey", "appKey")
 #: Of a check, in seconds.
 TIMEOUT = 30
 MAX_SKEW = 60
+AGAIN = "install the Gateway again, with a new one-time token (gateway_host_reinstall_gateway, gateway_host_token)."
 
 
 class Finding(Exception):
@@ -62,7 +63,7 @@ class Host:
         if missing and config.get("clientKey"):
             raise Finding(f"{origin} is not bound to a device yet: start the Gateway, which uses its one-time token.")
         if missing:
-            raise Finding(f"{origin} lacks {', '.join(missing)}: install the Gateway with a new one-time token.")
+            raise Finding(f"{origin} lacks {', '.join(missing)}: {AGAIN}")
         return f"{origin} opens"
 
     def keeper(self) -> str:
@@ -89,7 +90,7 @@ class Host:
         except Exception as error:  # KeeperError, requests' and plain ones
             raise Finding(
                 f"the vault cannot be read with {origin}: {_short(error)}. If access is denied, the Gateway "
-                "has been removed or locked to another address in the vault: install it with a new one-time token."
+                f"has been removed or locked to another address in the vault: {AGAIN}"
             ) from None
         found = len(answer.records) + len(answer.bad_records)
         if not found:
@@ -127,7 +128,7 @@ class Host:
         except ValueError:
             config = None
         if not isinstance(config, dict):
-            raise Finding(f"{origin} is neither JSON nor base64 of it: install the Gateway with a new one-time token.")
+            raise Finding(f"{origin} is neither JSON nor base64 of it: {AGAIN}")
         return origin, config
 
     def _config_text(self) -> tuple[str, str]:
@@ -151,9 +152,16 @@ class Host:
                 ) from None
             except (OSError, ValueError):
                 continue
+        secret = self.options.aws_secret or os.environ.get("AWS_KMS_SECRET_NAME")
+        if secret:
+            raise Finding(
+                f"the Gateway keeps its configuration in AWS Secrets Manager, as {secret}, where a PAM Script does not "
+                "read it. Give the script a Secrets Manager configuration of its own: a file that "
+                f"{self.user} can read, named by KSM_CONFIG_FILE in the environment of the Gateway's service."
+            )
         raise Finding(
-            f"there is no configuration of the Gateway at {' or '.join(names)}: install the Gateway "
-            "(gateway_host_install_gateway, gateway_host_token), or name its file in gateway_host_config."
+            f"there is no configuration of the Gateway at {' or '.join(names)}: name its file in gateway_host_config, "
+            f"or {AGAIN}"
         )
 
     def _reach(self, url: str, name: str) -> str:
@@ -210,48 +218,17 @@ def look(check: Callable[[], str]) -> dict[str, Any]:
         return {"ok": False, "message": f"the check failed: {error!r}. Please report it."}
 
 
-def become(name: str, pid: int) -> None:
-    """Start this program again as that user, with the environment of that process."""
-    try:
-        user = pwd.getpwnam(name)
-    except KeyError:
-        sys.exit(
-            f"There is no user {name}: install the Gateway (gateway_host_install_gateway, gateway_host_token), or name "
-            "its user in gateway_host_user. Without a Gateway, set gateway_host_checks to []."
-        )
-    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
-    if pid:
-        try:
-            pairs = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="surrogateescape").split("\0")
-        except OSError:
-            pairs = []
-        environ.update(pair.partition("=")[::2] for pair in pairs if "=" in pair)
-    environ.update(HOME=user.pw_dir, USER=user.pw_name, LOGNAME=user.pw_name)
-    arguments = list(sys.argv)
-    os.chdir("/")
-    os.initgroups(user.pw_name, user.pw_gid)
-    os.setgid(user.pw_gid)
-    os.setuid(user.pw_uid)
-    try:
-        os.execve(sys.executable, [sys.executable, "-B", *arguments], environ)  # noqa: S606
-    except OSError as error:
-        sys.exit(f"{name} cannot run {sys.executable}: {error.strerror}. Every directory above it must be open to all.")
-
-
 def main() -> None:
     """Make the checks that are named."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--user", default="keeper-gw")
-    parser.add_argument("--pid", type=int, default=0)
     parser.add_argument("--config", default="")
+    parser.add_argument("--aws-secret", default="", help="where the Gateway keeps its configuration instead")
     parser.add_argument("--entra", default="https://login.microsoftonline.com")
     parser.add_argument("--graph", default="https://graph.microsoft.com")
     parser.add_argument("checks", nargs="*", default=CHECKS)
     options = parser.parse_args()
     if set(options.checks) - set(CHECKS):
         parser.error(f"the checks are {', '.join(CHECKS)}")
-    if os.getuid() == 0 and options.user != "root":
-        become(options.user, options.pid)
     host = Host(options)
     print(json.dumps({name: look(getattr(host, name)) for name in options.checks}))
 

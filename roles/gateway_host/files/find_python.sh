@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the first of the Pythons named that is 3.9 to 3.13 and can make virtual environments, as a line of JSON.
+# Prints the first of the Pythons named that is 3.9 to 3.14 and can make virtual environments, as a line of JSON.
 # Its exit status is 1 when there is none; then stderr says what was found.
 PATH=/usr/bin:/usr/local/bin:/bin
 export PATH
@@ -11,7 +11,7 @@ import os
 import sys
 
 name = "%s (%d.%d)" % (sys.argv[1], sys.version_info[0], sys.version_info[1])
-if not (3, 9) <= sys.version_info[:2] <= (3, 13):
+if not (3, 9) <= sys.version_info[:2] <= (3, 14):
     sys.exit(name + " is not supported")
 try:
     import ensurepip

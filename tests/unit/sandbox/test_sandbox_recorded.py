@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Callable
@@ -12,14 +13,17 @@ from typing import Any, Callable
 import pytest
 import requests
 import yaml
+from keeper_secrets_manager_core.exceptions import KeeperError
 
 from sandbox import Sandbox
+from sandbox.crypto import unb64, unseal
 from sandbox.directory import Application
 from sandbox.seed import Seeded
 
 RECORDED: Any = yaml.safe_load((Path(__file__).resolve().parent / "data" / "recorded.yml").read_text(encoding="utf-8"))
 GRAPH, ENTRA, KSM = RECORDED["graph"], RECORDED["entra"], RECORDED["ksm"]
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{0,6}[1-9])?Z")
+NOT_RECORDED = "appData"  # the recording is of an older server
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -120,6 +124,54 @@ def test_a_list_costs_two_units_and_a_selection_one_less(personal: Application, 
         for query in ({}, {"$select": "id"})
     ]
     assert costs == ["2", "1", "1", "1"]
+
+
+def decrypted(ksm: Any) -> Any:
+    """What get_secret answered, before the SDK reads it."""
+    manager = ksm()
+    return json.loads(manager._post_query("get_secret", manager.prepare_get_payload(manager.config, None)))
+
+
+def names(value: Any) -> Any:
+    """The names in a tree of objects, in their order."""
+    if isinstance(value, dict):
+        return [(name, names(one)) for name, one in value.items() if name != NOT_RECORDED]
+    return [names(value[0])] if isinstance(value, list) and value else None
+
+
+def test_records_come_as_recorded(sb: Sandbox, ksm: Any) -> None:
+    sub = sb.vault.add_folder("Team", parent=sb.vault.folder_uid)
+    record = sb.vault.pam_user("below", folder=sub)
+    sb.vault.attach_script(record, b"print()")
+    answer = decrypted(ksm)
+    assert names(answer) == names(KSM["get_secret"])
+    (folder,) = answer["folders"]
+    assert {name: folder[name] for name in ("isEditable", "data")} == {"isEditable": True, "data": None}
+    assert {name: answer[name] for name in ("encryptedAppKey", "records", "expiresOn", "warnings")} == {
+        name: KSM["get_secret"][name] for name in ("encryptedAppKey", "records", "expiresOn", "warnings")
+    }
+    (shown,) = folder["records"]
+    assert (shown["innerFolderUid"], shown["folderUid"], shown["extra"]) == (sub, None, None)
+    key = unseal(unb64(shown["recordKey"]), sb.vault.folders[sb.vault.folder_uid].key)
+    text = unseal(unb64(shown["data"]), key)
+    assert (len(text) % 16, text[-1:], json.loads(text)) == (0, b" ", record.data)
+
+
+def test_a_bad_signature_is_refused_as_recorded(sb: Sandbox, ksm: Any) -> None:
+    manager, answers = ksm(), []
+    post = manager.post_function
+
+    def forged(url: str, key: Any, payload: Any, *rest: Any) -> Any:
+        payload.signature = payload.signature[:-1] + bytes([payload.signature[-1] ^ 1])
+        answers.append(post(url, key, payload, *rest))
+        return answers[-1]
+
+    manager.post_function = forged
+    with pytest.raises(KeeperError, match="Signature is invalid"):
+        manager.get_secrets()
+    body, recorded = json.loads(answers[0].data), KSM["bad_signature"]
+    assert (answers[0].status_code, list(body)) == (403, list(recorded))
+    assert (body["error"], body["message"]) == (recorded["error"], recorded["message"])
 
 
 def test_tokens_are_answered_as_recorded(seeded: Seeded, sign_in: Callable[..., requests.Response]) -> None:

@@ -242,3 +242,16 @@ def test_a_token_of_a_directory_that_is_ahead_lasts_as_long_as_any(
     sb.directory.clock = 30 * 86400
     graph = graph_as(seeded.admin.client_id, seeded.admin_secret.text)
     assert graph.get(f"/{seeded.applications['billing-api'].object_id}").ok
+
+
+def test_entra_and_graph_tell_the_directorys_time(sb: Sandbox, seeded: Seeded, sign_in: SignIn, graph: Any) -> None:
+    sb.directory.clock = 1200
+    discovery = f"https://{sb.authority}/{sb.tenant_id}/v2.0/.well-known/openid-configuration"
+    for answer in (
+        requests.get(discovery, timeout=20),
+        sign_in(seeded.admin.client_id, seeded.admin_secret.text),
+        sign_in(seeded.admin.client_id, "wrong"),
+        graph.get("/nonsense"),
+    ):
+        ahead = parsedate_to_datetime(answer.headers["Date"]) - datetime.now(timezone.utc)
+        assert abs(ahead.total_seconds() - 1200) < 60

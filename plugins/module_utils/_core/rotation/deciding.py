@@ -179,7 +179,7 @@ def decide(item: Credential, known: Situation, listed: Sequence[Credential]) -> 
         return kept("it was made after this run began: somebody may be about to use it")
     if left_over:
         return Decision(item, Fate.LEFT_OVER, "a run of this record has made it and never published it")
-    if known.keeps and shown is not None and not _older(item, shown.start, timedelta() if ours else YOUNG):
+    if known.keeps and shown is not None and not older(item, shown.start, timedelta() if ours else YOUNG):
         return kept("it was made after the one that the record shows")
     if other is not None and not ours:
         theirs = known.others.get(other)
@@ -203,7 +203,7 @@ def _seen_before(item: Credential, known: Situation) -> bool:
     """Whether the secret was there before this run's own, so that no run is about to publish it."""
     named = guid(known.published.key_id)
     start = known.new.start if known.new else None
-    return item.key_id in known.first or item.key_id == named or _older(item, start, YOUNG)
+    return item.key_id in known.first or item.key_id == named or older(item, start, YOUNG)
 
 
 def is_left_over(item: Credential, known: Situation) -> bool:
@@ -216,7 +216,7 @@ def is_left_over(item: Credential, known: Situation) -> bool:
     if not known.is_ours(item) or item.key_id == guid(published.key_id):
         return False
     if shown is not None:
-        return not _older(item, shown.start)
+        return not older(item, shown.start)
     if guid(published.key_id) is None:
         return not published.shows(item)
     made = made_at(known.policy, published)
@@ -238,7 +238,8 @@ def unlisted(policy: Policy, published: Published, application: Application, now
     key_id, made = guid(published.key_id), made_at(policy, published)
     if key_id is None or made is None or application.credential(key_id):
         return ()
-    young = made > now - YOUNG
+    # An end that this lifetime does not give tells nothing: the lifetime was another one then.
+    young = abs(now - made) < YOUNG
     return (Credential(key_id, start=made, end=parse_time(published.expires)),) if young else ()
 
 
@@ -256,7 +257,7 @@ def superseded(item: Credential, known: Situation, listed: Sequence[Credential])
     shown = known.shown
     if known.expired(item):
         return (item.end or known.now) - known.policy.retire_after
-    if shown is not None and item.key_id != shown.key_id and _older(item, shown.start):
+    if shown is not None and item.key_id != shown.key_id and older(item, shown.start):
         line = [*(other for other in listed if known.is_ours(other)), shown]
         later = [other.start for other in line if other.start and item.start and other.start > item.start]
         return min(later)
@@ -313,11 +314,12 @@ def sort_out(known: Situation, listed: Sequence[Credential]) -> Sorted:
     )
 
 
-def _older(credential: Credential, than: datetime | None, by: timedelta = timedelta(0)) -> bool:
+def older(credential: Credential, than: datetime | None, by: timedelta = timedelta(0)) -> bool:
+    """Whether the secret surely starts before that time, by so much at least."""
     return credential.start is not None and than is not None and credential.start < than - by
 
 
 def rank(item: Credential, known: Situation) -> tuple[bool, float, str]:
-    """Oldest first, what the record showed last."""
+    """Return what to sort secrets by: the oldest comes first, what the record showed last."""
     shown = known.shown is not None and item.key_id == known.shown.key_id
     return shown, item.start.timestamp() if item.start else 0.0, item.key_id

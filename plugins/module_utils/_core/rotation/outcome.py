@@ -39,7 +39,9 @@ def verdict(status: str, facts: dict[str, Any], what: str, why: str = "", todo: 
 
 def ended(problem: RotationError, facts: dict[str, Any], log: Log) -> Outcome:
     """Return the outcome of a run that ``problem`` has ended, and say it."""
-    text = verdict(problem.status, facts, problem.what, problem.why, problem.todo)
+    removed = facts.get("removed") if not isinstance(problem, (Incomplete, Orphan)) else None
+    why = "; ".join(part for part in (problem.why, f"removed before: {', '.join(removed)}" if removed else "") if part)
+    text = verdict(problem.status, facts, problem.what, why, problem.todo)
     log.say(text)
     changed = isinstance(problem, (Incomplete, Orphan)) or bool(facts.get("removed"))
     return Outcome(problem.status, problem.exit_status, text, changed, facts)

@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ..base.errors import Refused
 from ..base.timing import SOON
 from ..services.application import Credential, after, format_time, guid
-from .deciding import Decision, Fate, Situation, Sorted, rank, sort_out
+from .deciding import Decision, Fate, Situation, Sorted, older, rank, sort_out
 
 ROTATE, KEEP = "rotate", "keep"
 
@@ -32,11 +32,7 @@ def plan(known: Situation) -> Plan:
     """Say what is to be done, and why. Raises Refused for what would fail, before anything changes."""
     policy, application, published = known.policy, known.application, known.published
     if not published.editable:
-        raise Refused(
-            f"the record {published.record_uid} is read-only for this KSM application",
-            "no secret was made, as it could not be stored",
-            "share the record's folder with the application with edit permission",
-        )
+        raise read_only(published.record_uid)
     if application.two_secrets and (policy.keep_previous > 1 or policy.retire == "none"):
         which = "retire none" if policy.retire == "none" else f"keep_previous {policy.keep_previous}"
         raise Refused(
@@ -46,7 +42,18 @@ def plan(known: Situation) -> Plan:
         )
     end = after(known.now, policy.lifetime_days)
     reason = _reason_to_rotate(known)
-    return Plan(ROTATE if reason else KEEP, reason or _valid(known), end, sort_out(known, application.credentials))
+    if reason:
+        return Plan(ROTATE, reason, end, sort_out(known, application.credentials))
+    return Plan(KEEP, _valid(known), end, sort_out(replace(known, new=known.shown), application.credentials))
+
+
+def read_only(uid: str) -> Refused:
+    """Return the refusal of a record that this KSM application may not edit."""
+    return Refused(
+        f"the record {uid} is read-only for this KSM application",
+        "no secret was made, as it could not be stored",
+        "share the record's folder with the application with edit permission",
+    )
 
 
 def _valid(known: Situation) -> str:
@@ -89,19 +96,24 @@ def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, date
             return first, None
         if first.due <= known.now + timedelta(seconds=SOON):
             return first, first.due
-    raise no_room(known, listed, first.due if first and known.shown else None)
+    # What only this run's publishing would supersede has no time that comes nearer from run to run.
+    lasting = first is not None and known.shown is not None and older(first.credential, known.shown.start)
+    raise no_room(known, listed, first.due if first and lasting else None)
 
 
 def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
     """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
     outlook = sort_out(known, listed)
-    reasons = {one.key_id: one for one in outlook.stays(known.now)}
+    reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
+    if known.shown is not None:
+        # What only this run's publishing would supersede.
+        newer = [one.credential for one in outlook.old if not older(one.credential, known.shown.start)]
+        reasons.update({item.key_id: "it is newer than what the record shows" for item in newer})
+        reasons[known.shown.key_id] = "the record shows it"
     words = []
     for item in listed:
-        shown = known.shown is not None and item.key_id == known.shown.key_id
         made = f"{item.display_name!r}, " if item.display_name else ""
-        why = "the record shows it" if shown else reasons[item.key_id].reason if item.key_id in reasons else "it is old"
-        words.append(f"{item.key_id} ({made}{why})")
+        words.append(f"{item.key_id} ({made}{reasons.get(item.key_id, 'it is old')})")
     if fits:
         todo = f"run it again after {format_time(fits)}, or lower retire_after"
     elif known.shown is None:
@@ -113,4 +125,4 @@ def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | Non
         todo = "remove the one that is not in use in Entra"
     why = f"it holds as many as it may: {', '.join(words) or 'Graph does not list them yet'}"
     why += f"; a new one fits from {format_time(fits)} on" if fits else ""
-    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo)
+    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo, full=True)

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from ..base.errors import BadInput
 from ..base.labels import Labelled
+from ..base.timing import SOON
 
 RETIRE_CHOICES = ("all", "managed", "none")
 ROTATE_CHOICES = ("always", "expiring")
@@ -62,7 +63,23 @@ class Policy:
                 raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be " + " or ".join(choices), "correct it")
 
 
-def duration(text: str) -> timedelta:
+def foresight(policy: Policy) -> list[str]:
+    """Return what the policy means for an application that is open to personal Microsoft accounts, which holds two
+    secrets at the most, and for what still uses an old secret: whatever somebody should know beforehand."""
+    found = []
+    if policy.keep_previous > 1 or policy.retire == "none":
+        found.append("an application that holds two secrets at the most can never be rotated like this")
+    elif policy.retire_after.total_seconds() > SOON:
+        found.append(
+            "an application that holds two secrets at the most, and has two, is not rotated before its old one is due "
+            "(retire_after)"
+        )
+    if not policy.retire_after:
+        found.append("with retire_after 0 what still uses the old secret fails at once")
+    return found
+
+
+def parse_duration(text: str) -> timedelta:
     """Return the time that ``retire_after`` names: 0, or a number with s, m, h or d, up to 90d. Raises BadInput."""
     plain = text.strip().lower()
     match = _DURATION.fullmatch(plain)
@@ -92,11 +109,9 @@ def policy_of(record: Labelled, **given: object) -> Policy:
             values[name] = int(text)
             if name == "lifetime_days" and int(text) > _LONGEST_FROM_A_RECORD:
                 raise _unreadable(record, name, text, f"a number of {_LONGEST_FROM_A_RECORD} at the most")
-    verify = record.get("verify").lower()
-    if verify and "verify" not in given:
-        if verify not in _TRUE + _FALSE:
-            raise _unreadable(record, "verify", verify, "true or false")
-        values["verify"] = verify in _TRUE
+    verify = None if "verify" in given else truth_of(record, "verify")
+    if verify is not None:
+        values["verify"] = verify
     if record.get("retire") and "retire" not in given:
         values["retire"] = record.get("retire").lower()
     if record.get("adopt") and "adopt" not in given:
@@ -104,12 +119,20 @@ def policy_of(record: Labelled, **given: object) -> Policy:
     wait = values.get("retire_after", record.get("retire_after"))
     try:
         if wait != "":
-            values["retire_after"] = wait if isinstance(wait, timedelta) else duration(str(wait))
+            values["retire_after"] = wait if isinstance(wait, timedelta) else parse_duration(str(wait))
         values["adopt"] = _uids(values.get("adopt") or ())
         return Policy(**values)  # type: ignore[arg-type]
     except BadInput as problem:
         where = "the options and the record" if given else "the record"
         raise BadInput(f"{where} {record.uid}: {problem.what}", problem.why, problem.todo) from None
+
+
+def truth_of(record: Labelled, name: str) -> bool | None:
+    """Return what an optional field for true or false says; None where it says nothing. Raises BadInput."""
+    text = record.get(name).lower()
+    if text and text not in _TRUE + _FALSE:
+        raise _unreadable(record, name, text, "true or false")
+    return text in _TRUE if text else None
 
 
 def _uids(wanted: object) -> tuple[str, ...]:

@@ -57,8 +57,8 @@ class _Save:
 class Publishing:
     """One new secret on its way into one record. ``follow`` is whether the record names the application.
 
-    ``look`` makes sure before a save is repeated that nobody has taken the secret away (its argument: whether the save
-    was out of sync); it raises RolledBack where it is not listed, or not taken by a sign-in.
+    ``look`` makes sure before a save that nobody has taken the secret away (its argument: whether a save was out of
+    sync before); it raises RolledBack where it is not listed, or not taken by a sign-in.
     """
 
     def __init__(
@@ -83,16 +83,16 @@ class Publishing:
 
         A save that Keeper confirms is not read back here: that is the first look of what comes after it.
         """
-        current, problem = self._record, None
+        current, conflict = self._record, False
         with self._budget.phase("publish the secret", PUBLISH):
             for attempt in range(1, _SAVES + 1):
-                if problem is not None:
-                    self._look(problem.conflict)
+                self._look(conflict)
                 problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
                 if problem is None:
                     self._log.say(f"published in the record {current.title!r} ({current.uid})")
                     return
                 self._say(problem)
+                conflict = conflict or problem.conflict
                 if problem.wait:
                     self._budget.pause(problem.wait)
                 if not problem.sent:

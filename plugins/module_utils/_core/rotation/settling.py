@@ -17,6 +17,7 @@ from .proving import Proving
 
 _SIGN_INS = 3
 _SIGN_IN_AGAIN = 5.0
+_SHORTEST_STEP = 1.0
 
 
 class Settling:
@@ -34,14 +35,15 @@ class Settling:
         budget, proving = self._budget, self._proving
         try:
             with budget.phase("let the new secret spread", SETTLE):
-                began = budget.awake()
-                until = began + seconds
+                until = budget.awake() + seconds
                 early()
                 if not seconds:
                     return
                 self._log.say(f"waiting {seconds:.0f} s before old secrets are removed")
-                step = seconds / _SIGN_INS
-                following = began + step
+                # Whatever went early: three sign-ins, and none of them at once.
+                now = budget.awake()
+                step = max(_SHORTEST_STEP, (until - now) / _SIGN_INS)
+                following, until = now + step, max(until, now + _SIGN_INS * step)
                 while True:
                     budget.pause(max(0.0, following - budget.awake()))
                     if not proving.verify:

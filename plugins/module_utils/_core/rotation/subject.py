@@ -54,7 +54,7 @@ class Subject:
         named = guid(identifier) or "of no GUID"
         log.say(f"keeperpam.azure {VERSION}: record {self.record.title!r} ({self.record.uid}), application {named}")
         self._identity, cloud = choose(task.sources)
-        log.say(f"admin identity {self._identity.client_id} from {self._identity.source}: {self._identity.why}")
+        log.say(f"admin identity {self._identity.name} from {self._identity.source}: {self._identity.why}")
         check_fields(self.record, bool(task.application))
         self.names_application = not task.application
         self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
@@ -78,7 +78,10 @@ class Subject:
         self._held = holdings(task.sources)
         self.run_name = marker(self.record.uid, uuid.uuid4().hex)
         self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
-        self.bound = not contradicts(self.policy, self.published, app, app.read_at) or self._shown_is_taken()
+        # What is so young that no list may show it yet has been seen to sign in: where it does not, the record may have
+        # been given to another application since.
+        doubtful = contradicts(self.policy, self.published, app, app.read_at) or (self.unlisted and self.policy.verify)
+        self.bound = not doubtful or self._shown_is_taken()
         self.evidence = Evidence(self.vault, self.record, self.graph, app, budget)
         if self.record.shows(FIELD_SECRET):
             log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
@@ -119,7 +122,7 @@ class Subject:
     def follow(self, secret: Secret) -> None:
         """Where the record is the admin application's own, sign in with its new secret from now on: a token may have to
         be fetched again after the secret that it came from is removed."""
-        if self._identity.record_uid == self.record.uid:
+        if self._identity.record_uid == self.record.uid and self._identity.secret:
             self._identity = replace(self._identity, secret=secret)
 
     def _sign_in(self) -> Secret:
@@ -143,7 +146,7 @@ class Subject:
                 "remove application_client_id from it, and attach the admin application's own record",
             )
         if self._identity.record_uid == record.uid:
-            return  # its secret has just signed in
+            return  # its credential has just signed in
         source = holder(sources, app.client_id)
         if not source and app.client_id != admin:
             return

@@ -112,8 +112,8 @@ class Rotation:
             decision, _until = room(self._known(), self._application.credentials)
             self._log.say(f"the secret {decision.credential.key_id} would make room: {decision.reason}")
         verb = "would be rotated" if todo.action != KEEP else "needs no new secret, but would be cleaned up"
-        why = f"{todo.reason}; old secrets that would be removed: {len(removes)}"
-        text = verdict("planned", self._facts, f"{name} {verb}", why)
+        why = [todo.reason, f"old secrets that would be removed: {len(removes)}", *self._notes()]
+        text = verdict("planned", self._facts, f"{name} {verb}", "; ".join(why))
         self._log.say(text)
         self._facts["expires"] = format_time(todo.end) if todo.action != KEEP else ""
         return Outcome("planned", 0, text, True, self._facts)
@@ -188,7 +188,7 @@ class Rotation:
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
-            known=self._subject.known,
+            known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
             budget=self._budget,
             log=self._log,
         )

@@ -20,13 +20,15 @@ from ..base.redact import Log, foreign, scrub
 from ..base.timing import Budget, catch_signals
 from ..base.version import VERSION
 from ..rotation.doctor import dry_run
-from ..rotation.identity import Sources
+from ..rotation.identity import AUTHORITY_VARIABLE, Sources, identity_in, in_environment
 from ..rotation.outcome import Outcome, ended, verdict
 from ..rotation.policy import policy_of
 from ..rotation.subject import Task
 from ..rotation.transaction import perform
 from ..services.connection import REQUESTS_PROBLEM
+from ..services.credentials import Certificate
 from ..services.entra import MSAL_PROBLEM
+from ..services.files import certificates_of
 from ..services.http import Http
 from ..services.vault import KSM_PROBLEM, Vault, parse_configuration
 from .gateway import RUN_BY_GATEWAY, Request, find_configuration, read_request
@@ -158,7 +160,21 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
         advice = "attach the admin application's record to the script, or name the PAM configuration (--provider)"
     elif configuration is None:
         advice = f"share the folder of the PAM configuration {request.provider_uid} with the Gateway's application"
-    sources = Sources(advice=advice, attached=request.attached(), own=own, configuration=configuration)
+
+    def files(uid: str) -> Sequence[Certificate]:
+        if uid not in found:
+            found.update(vault.read([uid]))
+        return certificates_of(found[uid], http) if uid in found else ()
+
+    sources = Sources(
+        advice=advice,
+        attached=request.attached(),
+        own=own,
+        configuration=configuration,
+        fallback=identity_in(in_environment(environ), "the environment"),
+        authority=environ.get(AUTHORITY_VARIABLE, ""),
+        files=files,
+    )
     return Task(vault, record, sources, policy_of(own))
 
 

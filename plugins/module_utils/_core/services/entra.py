@@ -10,15 +10,20 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..base.errors import BadInput, Refused
-from ..base.redact import Log, Secret, foreign, remember
+from ..base.redact import Log, Secret, foreign
 from ..base.timing import Budget
-from .application import guid
+from .application import format_time
+from .certificate import open_certificate
+from .credentials import Identity, end_of
 from .http import Http, Reply, Unanswered, busy, retry_after
+from .managed_identity import ManagedIdentity
 
 try:
     import msal
@@ -27,9 +32,10 @@ except ImportError as _problem:
 else:
     MSAL_PROBLEM = ""
 
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 # AADSTS numbers: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _WRONG_SECRET, _EXPIRED_SECRET = 7000215, 7000222
+_OUT_OF_TIME = 700024
+_NO_FEDERATION = (70021, 700211, 700212, 700213, 7002131, 7002138)
 # 50196: too many sign-ins of one client in a row.
 _BUSY = {50196, 90006, 90012, 90024, 90033, 90055, 90090}
 _WORDS = {
@@ -43,6 +49,15 @@ _WORDS = {
     7000216: "the client secret is empty",
     7000218: "the client secret is empty",
     500011: "Graph is not known in this tenant: authority and Graph endpoint belong to different clouds",
+    70021: "no federated credential of the application fits the token",
+    700211: "no federated credential of the application names the issuer of the token",
+    700212: "no federated credential of the application names the audience of the token",
+    700213: "no federated credential of the application names the subject of the token",
+    7002131: "no federated credential of the application names the subject of the token, and no expression fits it",
+    7002138: "no federated credential of the application names the subject of the token: upper and lower case differ",
+    70023: "the federated token is valid for more than a day, which Entra does not take",
+    _OUT_OF_TIME: "what was presented is not valid at this time",
+    700027: "the certificate is not registered on the application, or has ended",
 }
 # Waiting changes none of these for an application that exists.
 _FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011}
@@ -56,6 +71,13 @@ class Cloud:
     authority: str
     graph: str
 
+    @property
+    def is_microsofts(self) -> bool:
+        """Whether both endpoints are known to be Microsoft's."""
+        clouds = CLOUDS.values()
+        graphs = {_DEFENSE_GRAPH, *(cloud.graph for cloud in clouds)}
+        return self.graph in graphs and self.authority in {cloud.authority for cloud in clouds}
+
 
 # https://learn.microsoft.com/graph/deployments and https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud
 CLOUDS = {
@@ -63,6 +85,16 @@ CLOUDS = {
     "AzureUSGovernment": Cloud("https://login.microsoftonline.us", "https://graph.microsoft.us"),
     "AzureChinaCloud": Cloud("https://login.partner.microsoftonline.cn", "https://microsoftgraph.chinacloudapi.cn"),
 }
+# Older names of these authorities, which AKS and other tools may still use.
+_ALIASES = {
+    "https://login.windows.net": CLOUDS["AzureCloud"].authority,
+    "https://login.microsoft.com": CLOUDS["AzureCloud"].authority,
+    "https://sts.windows.net": CLOUDS["AzureCloud"].authority,
+    "https://login.usgovcloudapi.net": CLOUDS["AzureUSGovernment"].authority,
+    "https://login.chinacloudapi.cn": CLOUDS["AzureChinaCloud"].authority,
+}
+# That of the US Department of Defense (L5), which shares its authority with AzureUSGovernment (L4).
+_DEFENSE_GRAPH = "https://dod-graph.microsoft.us"
 
 
 def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
@@ -70,13 +102,22 @@ def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
 
     Both may come with or without ``https://``. ``where`` names their origin. Raises BadInput.
     """
-    login = _root_url(authority, "authority", where)
+    login = authority_root(authority, where)
     if graph:
         return Cloud(login, _root_url(graph, "Graph endpoint", where))
     for cloud in CLOUDS.values():
         if cloud.authority == login:
             return cloud
     raise BadInput(f"{where} names the authority {login} but no Graph endpoint", todo="add the Graph endpoint")
+
+
+def authority_root(text: str, where: str) -> str:
+    """Return the https root of an authority, which may come without ``https://``, under its newest name.
+
+    Raises BadInput.
+    """
+    url = _root_url(text, "authority", where)
+    return _ALIASES.get(url, url)
 
 
 def _root_url(text: str, what: str, where: str) -> str:
@@ -89,28 +130,6 @@ def _root_url(text: str, what: str, where: str) -> str:
     if not usable or re.search(r"\s", url):
         raise BadInput(f"the {what} of {where} is no https address: {text!r}", todo="enter a host name")
     return "https://" + urlsplit(url).netloc.lower()
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What the admin application signs in with. ``source`` says where it was found, ``why`` why that one is used."""
-
-    client_id: str
-    tenant_id: str
-    source: str
-    secret: Secret | None = None
-    certificate: Secret | None = None  # PEM: private key and certificate
-    record_uid: str = ""
-    why: str = ""
-
-    def __post_init__(self) -> None:
-        if guid(self.client_id) is None:
-            remember(self.client_id)  # what was entered in the wrong field may be a secret
-        if not _TENANT.fullmatch(self.tenant_id):
-            raise BadInput(
-                f"the tenant id of {self.source} is neither an id nor a domain",
-                todo="enter the directory (tenant) id",
-            )
 
 
 class Answer(Enum):
@@ -149,8 +168,10 @@ class Entra:
         """Return an access token of the admin application for Graph.
 
         A secret that Entra calls wrong is tried again for some seconds: after a rotation of the admin application
-        itself not every replica knows it yet. Raises Refused.
+        itself not every replica knows it yet. What comes from a file is read afresh. Raises Refused, BadInput.
         """
+        if identity.managed:
+            return ManagedIdentity(identity, self._cloud.graph, self._budget, self._log).token()
         for attempt in range(1, _ADMIN_ATTEMPTS + 1):
             answer = self._acquire(identity)
             if "access_token" in answer:
@@ -170,9 +191,13 @@ class Entra:
     def _acquire(self, identity: Identity) -> Mapping[str, Any]:
         transport = _Transport(self._http, self._cloud)
         credential: Any = identity.secret.reveal() if identity.secret else None
+        token: Secret | None = None
         if identity.certificate:
-            pem = identity.certificate.reveal()
-            credential = {"private_key": pem, "public_certificate": pem}
+            pair = open_certificate(identity.certificate)
+            credential = {"private_key": pair.private_key.reveal(), "public_certificate": pair.certificate}
+        elif identity.token:
+            token = identity.token.fetch()
+            credential = {"client_assertion": token.reveal}
         try:
             # A new object each time: msal answers from its caches otherwise, and a 400 stays cached for 60 s.
             # No instance discovery: the authority is from our table, or was named by the administrator.
@@ -188,15 +213,14 @@ class Entra:
             raise Refused(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
         except Refused:
             raise
-        except Exception as problem:  # whatever msal makes of an answer, or of a certificate
-            if identity.certificate and not transport.asked:
-                raise BadInput(
-                    f"the certificate of {identity.source} cannot be used", type(problem).__name__, "check the PEM file"
-                ) from None
+        except Exception as problem:  # whatever msal makes of an answer
+            self._log.detail(f"msal: {type(problem).__name__}")
             answer = {}
         if "access_token" not in answer and transport.last is not None:
             # msal hides the body of a failed discovery, which is where an unknown tenant shows.
-            return {**_with_origin(transport.last), **answer}
+            answer = {**_with_origin(transport.last), **answer}
+        if _OUT_OF_TIME in _codes(answer) and transport.last is not None:
+            raise _out_of_time(identity, token, transport.last)
         return answer
 
     def sign_in(self, client_id: str, secret: Secret) -> SignIn:
@@ -244,7 +268,6 @@ class _Transport:
         self._http = http
         self._cloud = cloud
         self.last: Reply | None = None
-        self.asked = False  # for a token
 
     def get(self, url: str, params: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
         reply = self._call("GET", url, params, None, headers)
@@ -262,7 +285,6 @@ class _Transport:
         raise Refused(f"{name} does not say where to sign in", why, todo)
 
     def post(self, url: str, params: Any = None, data: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
-        self.asked = True
         return self._call("POST", url, params, data, headers)
 
     def close(self) -> None:
@@ -311,6 +333,22 @@ def _reason(answer: Mapping[str, Any]) -> str:
     return foreign(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
 
 
+def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refused:
+    """Say whether it is the token that has ended or this host's clock that is wrong."""
+    what, now = f"the admin application {identity.client_id} could not sign in", datetime.now(timezone.utc)
+    try:
+        theirs = parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        theirs = now
+    end = end_of(token) if token else None
+    if identity.token and end is not None and end <= theirs:
+        why = f"{identity.token.name} has expired, it was valid until {format_time(end)} (AADSTS{_OUT_OF_TIME})"
+        return Refused(what, why, "see to whatever issues the token; it is read anew at each sign-in")
+    apart = abs((now - theirs).total_seconds())
+    why = f"{_WORDS[_OUT_OF_TIME]}; this host's clock differs from Entra's by {apart:.0f} s (AADSTS{_OUT_OF_TIME})"
+    return Refused(what, why, "let the host keep its time (NTP)")
+
+
 def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
     advice: dict[int, str] = {
         _WRONG_SECRET: f"put the current secret's value into {identity.source}",
@@ -320,6 +358,11 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
         7000112: "enable the admin application",
         53003: "exempt the admin application from the policy, or allow this host",
     }
+    if identity.token:
+        compare = f"compare issuer, subject and audience of {identity.token.name} with the federated credentials of"
+        advice.update(dict.fromkeys(_NO_FEDERATION, f"{compare} the application {identity.client_id}"))
+    if identity.certificate:
+        advice[700027] = f"upload {identity.certificate.name}, without its key, to the application's certificates"
     for code in _codes(answer):
         if code in advice:
             return advice[code]

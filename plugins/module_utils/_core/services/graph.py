@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 from ..base.errors import BadInput, Refused
 from ..base.redact import Log, Secret, foreign
 from .application import Application, Credential, credentials_in, format_time, guid
+from .credentials import claims
 from .http import Http, Reply, Unanswered, busy, retry_after
 
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
@@ -59,7 +59,7 @@ class NotDone(Exception):
 
 
 class Graph:
-    """The applications of one tenant, as one admin application may see them.
+    """The applications of one tenant, as one admin application may see them; ``admin`` is its client id, if known.
 
     ``sign_in`` returns a fresh access token; it is asked once at first and again after a 401.
     """
@@ -71,6 +71,10 @@ class Graph:
         self._sign_in = sign_in
         self._log = log
         self._token: Secret | None = None
+
+    def connect(self) -> None:
+        """Fetch the first token. Raises Refused, BadInput."""
+        self._token = self._sign_in()
 
     def find(self, identifier: str, client_id_first: bool = False) -> Application:
         """Return the application with that object id or client id.
@@ -173,20 +177,21 @@ class Graph:
 
     def roles(self) -> set[str] | None:
         """Return the application permissions in the access token; None where it cannot be read (it is opaque)."""
-        token = self._token.reveal() if self._token else ""
-        try:
-            payload = token.split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            return {str(role) for role in claims.get("roles", [])}
-        except (IndexError, ValueError, AttributeError, TypeError):
-            return None
+        said = claims(self._token) if self._token else {}
+        roles = said.get("roles", [])
+        return {str(role) for role in roles} if said and isinstance(roles, list) else None
 
     def owns(self, application: Application) -> bool | None:
         """Return whether the admin application's service principal owns the application, None if Graph does not say.
 
         The call that Application.ReadWrite.OwnedBy allows: https://learn.microsoft.com/graph/permissions-reference.
         """
-        path = f"/servicePrincipals(appId='{self._admin}')/ownedObjects"
+        said = claims(self._token) if self._token else {}
+        # A host's own managed identity is known by its tokens alone.
+        admin = self._admin or guid(str(said.get("appid")))
+        if not admin:
+            return None
+        path = f"/servicePrincipals(appId='{admin}')/ownedObjects"
         query: dict[str, str] | None = {"$select": "id", "$top": "999"}
         for page in range(20):
             try:
@@ -247,6 +252,9 @@ class Graph:
         except Refused as problem:
             raise NotDone(f"Graph does not accept the token any more; {problem.message}", status=401) from None
 
+    def _who(self) -> str:
+        return f"the admin application {self._admin}" if self._admin else "this host's managed identity"
+
     def _problem(self, reply: Reply) -> NotDone:
         error = reply.json().get("error")
         error = error if isinstance(error, dict) else {}
@@ -257,7 +265,7 @@ class Graph:
         if reply.status == 403:
             why = f"{message or 'access denied'} ({code or reply.status})"
             todo = (
-                f"grant Application.ReadWrite.OwnedBy to the admin application {self._admin}, consent to it, and make "
+                f"grant Application.ReadWrite.OwnedBy to {self._who()}, consent to it, and make "
                 "its service principal an owner of the application"
             )
         elif code == "CredentialInvalidLifetimeAsPerAppPolicy":

@@ -33,6 +33,7 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5
 CONNECT_ATTEMPTS = 3
+LOCAL_TIMEOUT, LOCAL_ATTEMPTS = 2.5, 1
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 _LARGEST_ANSWER = 64 * 1024 * 1024
@@ -154,11 +155,15 @@ def pause_before(attempt: int, asked: float | None = None) -> float:
 
 
 class Http:
-    """The one way out. Not for use by several threads."""
+    """The one way out. Not for use by several threads.
 
-    def __init__(self, budget: Budget, log: Log) -> None:
+    ``local`` is for services of this host and its link: through no proxy, and given up quickly where none is there.
+    """
+
+    def __init__(self, budget: Budget, log: Log, local: bool = False) -> None:
         self._budget = budget
         self._log = log
+        self._local = local
         self._line = Line()
         self._session: requests.Session | None = None
 
@@ -195,7 +200,7 @@ class Http:
             except Unanswered as problem:
                 self._log.detail(f"{name}: {problem}")
                 before = f"; before, {problem}"
-                attempts = ATTEMPTS if problem.sent else CONNECT_ATTEMPTS
+                attempts = ATTEMPTS if problem.sent else LOCAL_ATTEMPTS if self._local else CONNECT_ATTEMPTS
                 if problem.lasting or (problem.sent and retry is None) or attempt >= attempts:
                     raise
                 pause = pause_before(attempt + 1)
@@ -222,17 +227,22 @@ class Http:
         self._budget.check()
         try:
             if fresh:
-                with Session(self._line) as session:
+                with self._new_session() as session:
                     return self._send(session, request)
             if self._session is None:
-                self._session = Session(self._line)
+                self._session = self._new_session()
             return self._send(self._session, request)
         except NotConnected as problem:
             raise Unanswered(str(problem), False, problem.todo, problem.lasting) from None
 
+    def _new_session(self) -> requests.Session:
+        session = Session(self._line)
+        session.trust_env = not self._local  # proxies, above all
+        return session
+
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
         left = max(self._budget.left(), 0.01)
-        connect, read = min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
+        connect, read = min(LOCAL_TIMEOUT if self._local else CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
         try:
             with session.request(**request, timeout=(connect, read), allow_redirects=False, stream=True) as response:
                 content = bytearray()

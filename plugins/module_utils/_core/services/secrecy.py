@@ -21,6 +21,7 @@ from .application import guid, parse_time
 _UID = re.compile(r"[A-Za-z0-9_-]{22}")
 _DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
 _ENDPOINT = re.compile(r"(?:https://)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d+)?(?:/\S{,16})?", re.IGNORECASE)
+_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[\w@. /\\-]{0,254}")
 # In types of fields, and in labels where no type is known: the Gateway passes labels, or types where there are none.
 _SECRET = re.compile(r"secret|passw|passphrase|passkey|token|privatekey|keypair|pincode|onetimecode|apikey")
 
@@ -52,6 +53,10 @@ _OURS: dict[str, Callable[[str], bool]] = {
     "lifetimedays": _is_number,
     "keepprevious": _is_number,
     "verifytimeout": _is_number,
+    # "token" in its label does not make a path a secret.
+    "oidctokenfilepath": lambda text: bool(_PATH.fullmatch(text)),
+    "certificatepath": lambda text: bool(_PATH.fullmatch(text)),
+    "managedidentity": _is_none,
     "verify": _is_none,
     "retire": _is_none,
     "retireafter": _is_none,

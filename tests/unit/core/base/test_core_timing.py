@@ -16,28 +16,7 @@ import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base import timing
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import OutOfTime, Stopped
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
-
-
-class Clock:
-    """Time that passes only when somebody sleeps or a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.slept: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(timing, "time", clock)
-    return clock
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import Policy
 
 
 @pytest.fixture
@@ -122,10 +101,25 @@ def test_a_pause_that_outlasts_the_phase_is_not_begun(clock, seconds, sleeps):
 
 
 def test_the_phases_add_up_to_what_is_documented():
-    text = Path(timing.__file__).read_text("utf-8")
-    (documented,) = re.findall(r"with a verify_timeout of 120 s, (\d+) s for a whole run", text)
-    phases = timing.RESOLVE + timing.MAKE_ROOM + timing.CREATE + 120 + timing.PUBLISH
-    assert phases + max(timing.RETIRE, timing.UNDO) == int(documented)
+    """Every phase of a run with the default options, each as long as it may be."""
+    words = " ".join(Path(timing.__file__).read_text("utf-8").replace("\n#", "\n").split())
+    (verify, wait, documented) = re.findall(
+        r"defaults \(verify_timeout (\d+) s, retire_after (\d+) s\) (\d+) s for a whole run at the most", words
+    )[0]
+    policy = Policy()
+    assert (policy.verify_timeout, policy.retire_after.total_seconds()) == (int(verify), int(wait))
+    room = timing.ROOM + min(policy.retire_after.total_seconds(), timing.SOON)
+    until_published = timing.RESOLVE + room + timing.CREATE + policy.verify_timeout + timing.PUBLISH
+    settled = timing.SETTLE + timing.RETIRE + timing.REVIEW
+    assert until_published + settled == int(documented) == 480
+    assert until_published + timing.UNDO <= 480
+
+
+def test_what_was_seen_grows_old_while_the_host_sleeps(clock, monkeypatch):
+    monkeypatch.setattr(clock, "clock_gettime", lambda number: 5.0 + number)
+    assert Budget.awake() == 5.0 + time.CLOCK_BOOTTIME
+    monkeypatch.setattr(timing, "_AWAKE", None)
+    assert Budget.awake() == clock.now
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
