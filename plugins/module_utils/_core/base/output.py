@@ -12,14 +12,14 @@ import time
 from typing import Any
 
 # So long, in seconds and for all lines together, is waited for a reader.
-PATIENCE = 5.0
+WAIT_FOR_READERS = 5.0
 _AT_ONCE = 512  # POSIX: a pipe that is ready takes so much at once
 
 
 class Outlet:
     """Writes to stdout and stderr at once, past their buffers, which would be written at the end of the process."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, patience: float = WAIT_FOR_READERS) -> None:
         self._patience = patience
 
     def write(self, stream: Any, text: str) -> None:
