@@ -30,6 +30,7 @@ if sys.version_info < (3, 9):
     sys.exit(2)
 
 import argparse
+import atexit
 import base64
 import binascii
 import contextlib
@@ -44,6 +45,7 @@ import os
 import platform
 import random
 import re
+import select
 import selectors
 import signal
 import socket
@@ -54,7 +56,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
@@ -246,13 +248,6 @@ class Log:
             self._write = _discard
 
 
-def to_stderr(line: str) -> None:
-    """Write a line to stderr at once; where there is no stderr, nowhere."""
-    if sys.stderr is not None:
-        sys.stderr.write(line)
-        sys.stderr.flush()
-
-
 def _discard(line: str) -> None:
     del line
 
@@ -329,6 +324,52 @@ class OutOfTime(Stopped):
 
 def _one_line(text: str) -> str:
     return printable(" ".join(str(text).split()))
+
+
+# ---- base.output ----------------------------------------------------------------------------------------------------
+# Output that never holds a run: a pipe whose reader has stopped reading blocks whoever writes to it, for ever.
+
+
+# So long, in seconds and for all lines together, is waited for a reader.
+WAIT_FOR_READERS = 5.0
+_AT_ONCE = 512  # POSIX: a pipe that is ready takes so much at once
+
+
+class Outlet:
+    """Writes to stdout and stderr at once, past their buffers, which would be written at the end of the process."""
+
+    def __init__(self, patience: float = WAIT_FOR_READERS) -> None:
+        self._patience = patience
+
+    def write(self, stream: Any, text: str) -> None:
+        """Write the text, or where nobody reads as much of it as is taken. Raises OSError, ValueError.
+
+        ``stream`` is None where the process was started without.
+        """
+        if stream is None:
+            return
+        try:
+            handle = stream.fileno()
+        except (AttributeError, OSError, ValueError):
+            handle = -1
+        if handle < 0 or not hasattr(select, "poll"):  # no file of the system, or Windows
+            stream.write(text)
+            stream.flush()
+            return
+        left = text.encode(stream.encoding or "utf-8", "backslashreplace")
+        while left and self._is_taken(handle):
+            try:
+                left = left[os.write(handle, left[:_AT_ONCE]) :]
+            except BlockingIOError:
+                continue  # a pipe that does not block and has room for less than a piece
+
+    def _is_taken(self, handle: int) -> bool:
+        begun = time.monotonic()
+        poll = select.poll()
+        poll.register(handle, select.POLLOUT)
+        ready = bool(poll.poll(max(0.0, self._patience) * 1000))
+        self._patience -= time.monotonic() - begun
+        return ready
 
 
 # ---- base.timing ----------------------------------------------------------------------------------------------------
@@ -419,7 +460,8 @@ class Budget:
 def catch_signals(budget: Budget) -> None:
     """Turn the first SIGTERM, SIGINT or SIGHUP of this process into Stopped, and the end of a phase into OutOfTime.
 
-    For a process that does nothing else: the handlers stay until it ends.
+    For a process that does nothing else: the handlers stay until it ends. A signal that is ignored, as by ``nohup``,
+    stays so.
     """
     seen: list[int] = []
 
@@ -428,8 +470,12 @@ def catch_signals(budget: Budget) -> None:
             seen.append(number)
             raise Stopped("interrupted by " + signal.Signals(number).name)
 
-    for number in _SIGNALS:
+    caught = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in caught:
         signal.signal(number, on_signal)
+    if hasattr(signal, "pthread_sigmask"):
+        # While Python finishes its handlers have gone, and a signal would take the place of the exit status.
+        atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, caught)
     if _ALARM is not None:
         signal.signal(_ALARM, budget.on_alarm)
 
@@ -2522,6 +2568,8 @@ class Vault:
             SecretsManager.generate_transmission_key(
                 storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
             )
+        except MemoryError:
+            raise
         except Exception as problem:
             raise BadInput(
                 "the Keeper configuration cannot be used",
@@ -4806,6 +4854,7 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
             raise Refused("nothing was changed", str(stop), "run it again") from None
         return rotation.describe() if check else _to_the_end(rotation, budget)
     except RotationError as problem:
+        budget.shield()
         facts.update(problem.facts)
         return ended(problem, facts, log)
 
@@ -5562,7 +5611,7 @@ def _download(file: Any, words: str, http: Http) -> bytes:
 # The Keeper Gateway's side of a PAM Script: what it passes on stdin, and where its own configuration is.
 
 
-_TODO = "let the Gateway run the script, or pass it the line that the Gateway does"
+RUN_BY_GATEWAY = "let the Gateway run the script, or pass it the line that the Gateway does"
 _LONGEST = 64 * 1024 * 1024
 # Text in the variable itself, or the path of a file; first that is there.
 _VARIABLES = (
@@ -5601,19 +5650,19 @@ def read_request(stream: IO[bytes]) -> Request:
     while not line.strip():
         line = stream.readline(_LONGEST)
         if not line:
-            raise BadInput("stdin is empty", todo=_TODO)
+            raise BadInput("stdin is empty", todo=RUN_BY_GATEWAY)
     message = _decode(line, "stdin")
     if not isinstance(message, dict):
-        raise BadInput("stdin holds no JSON object", todo=_TODO)
+        raise BadInput("stdin holds no JSON object", todo=RUN_BY_GATEWAY)
     missing = [key for key in ("userRecordUid", "records") if key not in message]
     if missing:
-        raise BadInput("stdin lacks " + " and ".join(missing), todo=_TODO)
+        raise BadInput("stdin lacks " + " and ".join(missing), todo=RUN_BY_GATEWAY)
     records = message["records"]
     if not isinstance(records, str):
-        raise BadInput("records on stdin is no text", todo=_TODO)
+        raise BadInput("records on stdin is no text", todo=RUN_BY_GATEWAY)
     items = _decode(records.encode("ascii", "replace"), "records on stdin") if records.strip() else []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
+        raise BadInput("records on stdin is no JSON array of objects", todo=RUN_BY_GATEWAY)
     learn((key, key, value) for item in (message, *items) for key, value in item.items())
     return Request(
         _uid(message, "userRecordUid", required=True),
@@ -5630,11 +5679,11 @@ def _decode(data: bytes, what: str) -> Any:
         compact = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
         decoded = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
     except (ValueError, binascii.Error):
-        raise BadInput(f"{what} is no base64", todo=_TODO) from None
+        raise BadInput(f"{what} is no base64", todo=RUN_BY_GATEWAY) from None
     try:
         return json.loads(decoded.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise BadInput(f"{what} is base64, but not of JSON", todo=_TODO) from None
+        raise BadInput(f"{what} is base64, but not of JSON", todo=RUN_BY_GATEWAY) from None
 
 
 def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
@@ -5642,7 +5691,7 @@ def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
     if value is None and not required:
         return ""
     if not isinstance(value, str) or (required and not value.strip()):
-        raise BadInput(f"{key} on stdin is no record uid", todo=_TODO)
+        raise BadInput(f"{key} on stdin is no record uid", todo=RUN_BY_GATEWAY)
     return value.strip()
 
 
@@ -5706,6 +5755,9 @@ array. It writes its steps to stderr and one line of JSON to stdout."""
 _EPILOG = """exit status: 0 rotated, 1 bug, 2 bad input, 3 refused, 4 rolled back, 5 incomplete (new secret valid, old
 ones remain), 6 orphan (a new secret could not be removed)"""
 
+# The Gateway writes its line as soon as it has started the script.
+_STDIN_SECONDS = 20.0
+
 
 def missing_libraries() -> dict[str, str]:
     """Return the packages that cannot be imported, by their names on the package index, with the reason."""
@@ -5729,10 +5781,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.record and sys.stdin is not None and sys.stdin.isatty():
         parser.print_help(sys.stderr)
         return BadInput.exit_status
-    log = Log(to_stderr, options.debug)
+    _leave_no_core()
+    outlet = Outlet()
+    log = Log(lambda line: outlet.write(sys.stderr, line), options.debug)
     outcome = _run(log, options, os.environ)
-    _print({"version": VERSION, **outcome.as_dict()})
+    with suppress(OSError, ValueError):  # nobody reads: the exit status still tells
+        outlet.write(sys.stdout, json.dumps({"version": VERSION, **outcome.as_dict()}) + "\n")
     return outcome.exit_status
+
+
+def _leave_no_core() -> None:
+    """A crash of a library would write what is in memory to a file."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
@@ -5754,7 +5817,7 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         def task() -> Task:
             if not requests:
                 named = Request(options.record, options.provider, ()) if options.record else None
-                requests.append(named or read_request(_stdin()))
+                requests.append(named or _request(budget))
             return prepare(requests[0], http, budget, log, environ)
 
         outcome = dry_run(task, http, budget, log, options.check) if dry else perform(task, http, budget, log)
@@ -5765,6 +5828,9 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
     except Stopped as stop:
         # Only outside of a rotation's phases, where nothing has begun or everything has ended.
         return ended(Refused("the run was stopped", str(stop), "run it again"), {}, log)
+    except MemoryError:
+        todo = "give it more memory, or end what takes it, and run it again"
+        return ended(Refused("the run was stopped", "this host has no memory left", todo), {}, log)
     except Exception as bug:
         what = f"a bug: {type(bug).__name__}: {foreign(bug)}"
         text = verdict("error", {}, what, "", "run it with --debug and report it")
@@ -5775,10 +5841,14 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         return Outcome("error", 1, scrub(text), False)
 
 
-def _stdin() -> IO[bytes]:
+def _request(budget: Budget) -> Request:
     if sys.stdin is None:
-        raise BadInput("stdin is closed", todo="let the Gateway run the script")
-    return sys.stdin.buffer
+        raise BadInput("stdin is closed", todo=RUN_BY_GATEWAY)
+    try:
+        with budget.phase("read the Gateway's line", _STDIN_SECONDS):
+            return read_request(sys.stdin.buffer)
+    except OutOfTime as end:
+        raise BadInput("no complete line came on stdin", str(end), RUN_BY_GATEWAY) from None
 
 
 def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Mapping[str, str]) -> Task:
@@ -5821,15 +5891,6 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
         files=files,
     )
     return Task(vault, record, sources, policy_of(own))
-
-
-def _print(outcome: dict[str, Any]) -> None:
-    try:
-        sys.stdout.write(json.dumps(outcome) + "\n")
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):
-        # Nobody reads: the exit status still has to tell. Python would replace it when it flushes at exit.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ MUTATIONS = (
     Mutation(
         "the secret is printed for --debug",
         (
-            ('self._emit("  " + scrub(text))', 'self._emit("  " + text)'),
+            ('self._emit("  " + printable(scrub(text)))', 'self._emit("  " + text)'),
             (
                 '            raise NotDone("Graph\'s answer to addPassword could not be read", certain=False)\n',
                 '            raise NotDone("Graph\'s answer to addPassword could not be read", certain=False)\n'

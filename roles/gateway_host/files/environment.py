@@ -32,6 +32,8 @@ from typing import Any
 #: What this role makes in `venvs`: nothing else there is ever removed.
 OURS = re.compile(r"([0-9a-f]{16}|by-hand)-")
 BROKEN = "the present one is broken"
+#: Of a file system, in bytes: what is less is taken for none.
+SMALL = 4 << 20
 #: What to do about what pip says. The first that matches counts.
 ADVICE = (
     (
@@ -221,7 +223,10 @@ class Environments:
             check=False,
         )
         if done.returncode:
-            raise Fault(f"It failed at {step}: {explain(done.stdout)}")
+            state = os.statvfs(self.venvs)
+            # Not all of them tell when there is none.
+            full = "No space left. " if state.f_bavail * state.f_frsize < SMALL else ""
+            raise Fault(f"It failed at {step}: {explain(full + done.stdout)}")
 
     def _switch(self, folder: Path, worth_keeping: bool) -> None:
         with ExitStack() as undo:

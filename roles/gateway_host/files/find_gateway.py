@@ -38,8 +38,9 @@ DEFAULT_USER = "keeper-gw"
 def find(settings: Dict[str, Any]) -> Dict[str, Any]:
     """Return what there is of the Gateway.
 
-    `there` says what of it was found, empty if nothing was; `state` is for people, `pid` 0 where it does not run, and
-    `config` empty where neither the role's options nor its command line name a file.
+    `there` says what of it was found, empty if nothing was; `state` is for people; `up` whether the service runs or is
+    about to, `pid` 0 where it does not run; `stopped` how somebody has seen to that; `config` is empty where neither
+    the role's options nor its command line name a file.
     """
     unit = show(settings["service"])
     has_service = unit.get("LoadState", "not-found") != "not-found"
@@ -61,6 +62,7 @@ def find(settings: Dict[str, Any]) -> Dict[str, Any]:
         "has_service": has_service,
         "state": "{} ({})".format(unit.get("ActiveState", "unknown"), unit.get("SubState", "unknown")),
         "pid": pid,
+        "up": unit.get("ActiveState") in ("active", "activating", "reloading"),
         "invocation": unit.get("InvocationID", "") if active else "",
         "user": settings["user"] or user or DEFAULT_USER,
         "config": settings["config"] or option(command, "--config-file", "-c"),

@@ -210,6 +210,8 @@ class Vault:
             SecretsManager.generate_transmission_key(
                 storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
             )
+        except MemoryError:
+            raise
         except Exception as problem:
             raise BadInput(
                 "the Keeper configuration cannot be used",
