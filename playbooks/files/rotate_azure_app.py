@@ -24,7 +24,7 @@ if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "saf
 if sys.version_info < (3, 9):
     if sys.stderr is not None:
         sys.stderr.write(
-            f"BAD INPUT: this script needs Python 3.9 or newer, and was started with Python {sys.version.split()[0]} "
+            f"BAD_INPUT: this script needs Python 3.9 or newer, and was started with Python {sys.version.split()[0]} "
             f"({sys.executable}). Next: let the script command name a newer one.\n"
         )
     sys.exit(2)
@@ -845,6 +845,7 @@ _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")
 # The "Connection Attempt Delay" of https://www.rfc-editor.org/rfc/rfc8305#section-5, seconds.
 _HEAD_START = 0.25
+_NAME = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]+(?:%\w+)?")
 _NO_HANDLES = (errno.EMFILE, errno.ENFILE)
 
 
@@ -1058,6 +1059,8 @@ def race(host: str, port: int, timeout: float, line: Line, name: str) -> socket.
     """
     end = time.monotonic() + timeout
     failures: list[str] = []
+    if not _NAME.fullmatch(host):  # requests encodes a space, and the resolver looks for what comes out
+        raise NotConnected(_NO_HOST, HOST, lasting=True)
     try:
         with selectors.DefaultSelector() as begun:  # first, since a resolver that finds no file handle does not say so
             addresses = in_turn(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), line.families.get(host))
