@@ -126,11 +126,16 @@ class Provision:
             "gateway_host_service_ca_file": "/usr/local/share/sandbox-ca.pem",
             # Long enough for a service that ends after one second.
             "_gateway_host_watch": 3,
+            # What is given on a command line is text.
+            "gateway_host_manage_service": "true",
+            "gateway_host_reinstall_gateway": "false",
+            "gateway_host_start_service": "false",
+            "gateway_host_wheels_remote_src": "true" if wheels == "host" else "false",
         }
         if unlike:
             values["provision_hosts"] = self.unlike.name
         if install:
-            values["gateway_host_install_gateway"] = True
+            values["gateway_host_install_gateway"] = "true"
             values["gateway_host_installer_url"] = f"{self.shop.url}/install"
             values["gateway_host_installer_checksum"] = f"sha256:{hashlib.sha256(self.shop.installer()).hexdigest()}"
             values["tokens"] = {} if spend_tokens else self.tokens
@@ -140,7 +145,6 @@ class Provision:
         if wheels:
             here = wheels == "controller"
             values["gateway_host_wheels"] = f"{STATE}/wheels-{{{{ inventory_hostname }}}}" if here else WHEELS
-            values["gateway_host_wheels_remote_src"] = not here
             values["gateway_host_index_url"] = "http://127.0.0.1:9/simple"
         values.update(extra)
         names = {name for own in (each or {}).values() for name in own}

@@ -17,7 +17,7 @@ import yaml
 CHECKOUT = Path(__file__).resolve().parents[3]
 ROLE = CHECKOUT / "roles" / "gateway_host"
 PLAYBOOK = CHECKOUT / "playbooks" / "provision_gateway_host.yml"
-FILES = [*sorted((ROLE / "tasks").glob("*.yml")), *sorted((ROLE / "handlers").glob("*.yml")), PLAYBOOK]
+FILES = [*sorted((ROLE / "tasks").glob("*.yml")), PLAYBOOK]
 
 
 def load(path: Path) -> Any:
