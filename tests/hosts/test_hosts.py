@@ -331,6 +331,10 @@ def test_the_pam_script_rotates_with_the_announced_command(provision: Provision,
     doctor = machine.run(f"{HOME}/doctor --record={world.record.uid} --provider={world.configuration.uid}", check=False)
     assert doctor.returncode == 0, doctor.stderr
     assert json.loads(doctor.stdout)["status"] == "unchanged"
+    checks = machine.says(
+        f"cd {HOME}; venv/bin/python3 as_gateway.py $PWD/venv/bin/python3 $PWD/check_host.py imports vault"
+    )
+    assert [finding["ok"] for finding in json.loads(checks).values()] == [True, True]
 
     machine.run("umask 022; cat > /var/tmp/rotate_azure_app.py", stdin=SCRIPT.read_text("utf-8"))
     before = [one.key_id for one in world.app.live_secrets()]
