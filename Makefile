@@ -1,13 +1,15 @@
 # The collection itself needs no make: this is to see it work, and to develop it.
 #
 #   make demo     rotates secrets in the sandbox; needs no account
-#   make test     everything that CI runs: lint, docs, sanity, package, unit, e2e
+#   make test     lint, docs, sanity, package, unit, e2e, but for what takes long: it says what it leaves out
+#   make ci       what CI runs: make test with all that takes long, and make hosts
 #   make hosts    the role on Debian 12 and 13, booted here; needs root, mmdebstrap and systemd-container
-#   make lint, docs, sanity, package, unit, e2e    parts of it
+#   make cores    modules and playbooks on every supported ansible-core
+#   make lint, docs, sanity, package, unit, e2e    parts of make test
 #   make script   writes playbooks/files/rotate_azure_app.py anew
 #   make lock     writes the lock files of the role gateway_host anew; LOCK_ARGS=--upgrade takes the newest of all
 #
-# It needs python3 (3.11 or newer, with venv), make and git; all else is installed into .venv.
+# It needs python3 (3.11 or newer, with venv), bash and make; all else is installed into .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,65 +24,72 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
+ifneq ($(words $(VENV)),1)
+$(error VENV has a space in it, which make cannot cope with: name another one; that of the checkout may have some)
+endif
+
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-CACHE := $(CURDIR)/.cache
+# Relative, as the path of the checkout may have spaces in it.
+CACHE := .cache
 COLLECTIONS := $(CACHE)/collections
-LINK := $(COLLECTIONS)/ansible_collections/keeperpam/azure
 STEP := tests/tools/step.sh
 ANSIBLE_LINT = env ANSIBLE_COLLECTIONS_PATH=$(COLLECTIONS) ansible-lint --offline --nocolor -q
-PIP_INSTALL := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
-
-# .venv serves all; each stamp says which requirements are in it, and the larger set holds the smaller one.
-DEMO := $(VENV)/.demo
-DEV := $(VENV)/.dev
 
 .PHONY: help
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: venv
-venv: $(DEV)
+# The environment serves all; the larger set of requirements holds the smaller one.
+.PHONY: venv venv-demo
+venv:
+	@$(PYTHON) tests/tools/venv.py $(VENV) requirements-dev.txt
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "$$($(PYTHON) -V) is too old: name a Python 3.11 or newer with make PYTHON=..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-
-$(DEMO): requirements-demo.txt requirements.txt | $(VENV)/bin/python
-	@echo "Installing requirements-demo.txt into $(VENV)"
-	@$(PIP_INSTALL) -r requirements-demo.txt
-	@touch $@
-
-$(DEV): requirements-dev.txt requirements-demo.txt requirements.txt | $(VENV)/bin/python
-	@echo "Installing requirements-dev.txt into $(VENV): about a minute the first time"
-	@$(PIP_INSTALL) -r requirements-dev.txt
-	@touch $(DEMO) $@
+venv-demo:
+	@$(PYTHON) tests/tools/venv.py $(VENV) requirements-demo.txt
 
 # Made anew when the checkout has been moved.
 .PHONY: link
 link:
-	@mkdir -p $(dir $(LINK)) && ln -sfn $(CURDIR) $(LINK)
+	@mkdir -p $(COLLECTIONS)/ansible_collections/keeperpam
+	@ln -sfn "$$(pwd)" $(COLLECTIONS)/ansible_collections/keeperpam/azure
 
 .PHONY: script
-script: $(DEV)
-	$(VENV)/bin/python tools/amalgamate.py
+script: venv
+	python tools/amalgamate.py
 
 .PHONY: lock
-lock: $(DEV)
-	$(VENV)/bin/python tools/lock.py $(LOCK_ARGS)
+lock: venv
+	python tools/lock.py $(LOCK_ARGS)
 
 .PHONY: demo
-demo: $(DEMO) link
-	@ANSIBLE_COLLECTIONS_PATH=$(COLLECTIONS) $(VENV)/bin/python tests/demo.py
+demo: venv-demo link
+	@ANSIBLE_COLLECTIONS_PATH="$$(pwd)/$(COLLECTIONS)" python tests/demo.py
 
 # The gates share the cores, and each tells what it finds even if another fails; pytest, which is sensitive to
 # waiting times, has the machine for itself. Its closing line is the last.
 .PHONY: test
-test: $(DEV) link
+test: venv link
+	@test -n "$${KEEPERPAM_FULL:-}" || echo "This takes about ten minutes on two cores. Left out, and run by make ci:" \
+	    "the other Pythons, the other ansible-cores, the real Commander, most of the fault matrix and of the waits, and" \
+	    "the role on booted hosts."
 	@$(MAKE) -j2 -k gates
-	@$(MAKE) pytest TESTS="$(wildcard tests/unit tests/e2e)"
+	@$(MAKE) pytest TESTS="tests/unit tests/e2e tests/cores"
+
+# Both at once: where one waits the other works. Most of the tests wait, so that more processes than cores pay.
+.PHONY: ci
+ci: venv link
+	@hosts=$$(mktemp); trap 'rm -f "$$hosts"' EXIT; status=0; \
+	$(MAKE) hosts > "$$hosts" 2>&1 & pid=$$!; \
+	KEEPERPAM_FULL=1 KEEPERPAM_MATRIX=full $(MAKE) test WORKERS=6 || status=$$?; \
+	wait $$pid || status=$$?; \
+	echo "== what make hosts said"; cat "$$hosts"; exit $$status
+
+.PHONY: cores
+cores: TESTS := tests/cores
+cores: export KEEPERPAM_FULL := 1
+cores: pytest
 
 .PHONY: gates
 gates: sanity lint docs package
@@ -89,41 +98,41 @@ gates: sanity lint docs package
 lint: ruff mypy shellcheck changelog ansible-lint examples
 
 .PHONY: ruff
-ruff: $(DEV)
+ruff: venv
 	@$(STEP) "ruff check" ruff check --quiet
 	@$(STEP) "ruff format" ruff format --quiet --diff
 
 .PHONY: mypy
-mypy: $(DEV) link
+mypy: venv link
 	@$(STEP) "mypy" env MYPYPATH=$(COLLECTIONS) mypy --package ansible_collections.keeperpam.azure.plugins
 
 .PHONY: shellcheck
-shellcheck: $(DEV)
+shellcheck: venv
 	@$(STEP) "shellcheck" tests/tools/shellcheck.sh
 
 .PHONY: changelog
-changelog: $(DEV)
+changelog: venv
 	@$(STEP) "changelog" antsibull-changelog lint
 
 .PHONY: ansible-lint
-ansible-lint: $(DEV) link
+ansible-lint: venv link
 	@$(STEP) "ansible-lint" $(ANSIBLE_LINT)
 
 .PHONY: examples
-examples: $(DEV) link
+examples: venv link
 	@python tests/tools/examples.py plugins/modules $(CACHE)/examples/tasks
 	@$(STEP) "ansible-lint of EXAMPLES" $(ANSIBLE_LINT) $(CACHE)/examples/tasks/*.yml
 
 .PHONY: docs
-docs: $(DEV)
+docs: venv
 	@$(STEP) "documentation" antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
 
 .PHONY: sanity
-sanity: $(DEV)
+sanity: venv
 	@$(STEP) "ansible-test sanity" tests/tools/sanity.sh $(CACHE)/sanity
 
 .PHONY: package
-package: $(DEV)
+package: venv
 	@$(STEP) "package" tests/tools/package.sh $(CACHE)/package
 
 .PHONY: unit
@@ -136,11 +145,11 @@ e2e: pytest
 
 # One process: the tests are a story, and the machines are the same for all.
 .PHONY: hosts
-hosts: $(DEV) link
+hosts: venv link
 	@python -m pytest -n 0 $(PYTEST_ARGS) tests/hosts
 
 .PHONY: pytest
-pytest: $(DEV) link
+pytest: venv link
 	@python -m pytest -n $(WORKERS) --maxschedchunk 1 --cov --cov-report=term $(PYTEST_ARGS) $(TESTS)
 
 .PHONY: clean

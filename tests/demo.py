@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def heading(text: str) -> None:
 def rotate_with_gateway(sandbox: Sandbox, tenant: Seeded) -> bool:
     """Attach the PAM Script to a record and let the Gateway run it."""
     record = tenant.records[BY_GATEWAY]
-    sandbox.vault.attach_script(record, SCRIPT, command=sys.executable)
+    sandbox.vault.attach_script(record, SCRIPT, command=shlex.quote(sys.executable))
     run = sandbox.gateway.rotate(record.uid)
     print(run.stderr, end="", flush=True)
     print(f"exit status {run.returncode}", flush=True)
@@ -89,8 +90,15 @@ def table(sandbox: Sandbox, tenant: Seeded, before: dict[str, tuple[str, int]]) 
 def main() -> int:
     """Run the demonstration."""
     started = datetime.now(timezone.utc)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal may not have every letter of a name
+    # Everything is on the loopback, which not every proxy is told to leave alone.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "localhost,127.0.0.1,::1"
     with Sandbox() as sandbox:
         tenant = seed(sandbox)
+        for record in tenant.records.values():
+            record.edit("retire_after", "0")
+        print("Here the old secrets go at once (retire_after is 0); by default they sign in for 30 s more.", flush=True)
         before = {
             name: (tenant.records[name].value("client_secret_id") or "", len(application.live_secrets()))
             for name, application in tenant.applications.items()

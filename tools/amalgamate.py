@@ -36,7 +36,19 @@ the rulers below; it is not edited by hand. To verify a copy, compare its SHA-25
     sha256sum rotate_azure_app.py
 """
 
-from __future__ import annotations
+from __future__ import annotations  # Python 3.9 or newer is needed: let the script command name one
+
+import sys
+
+if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    del sys.path[0]  # the folder of this file: nothing that lies beside it is to be imported
+if sys.version_info < (3, 9):
+    if sys.stderr is not None:
+        sys.stderr.write(
+            f"BAD INPUT: this script needs Python 3.9 or newer, and was started with Python {{sys.version.split()[0]}} "
+            f"({{sys.executable}}). Next: let the script command name a newer one.\\n"
+        )
+    sys.exit(2)
 
 '''
 
@@ -103,7 +115,7 @@ def gather(imports: list[ast.stmt]) -> str:
             plain.update(ast.unparse(alias) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             members.setdefault(str(node.module), set()).update(ast.unparse(alias) for alias in node.names)
-    text = [f"import {name}" for name in sorted(plain)]
+    text = [f"import {name}" for name in sorted(plain - {"sys"})]  # the head has it already
     text += [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(members.items())]
     return "\n".join(text) + "\n"
 

@@ -15,12 +15,29 @@ the rulers below; it is not edited by hand. To verify a copy, compare its SHA-25
     sha256sum rotate_azure_app.py
 """
 
-from __future__ import annotations
+from __future__ import annotations  # Python 3.9 or newer is needed: let the script command name one
+
+import sys
+
+if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    del sys.path[0]  # the folder of this file: nothing that lies beside it is to be imported
+if sys.version_info < (3, 9):
+    if sys.stderr is not None:
+        sys.stderr.write(
+            f"BAD INPUT: this script needs Python 3.9 or newer, and was started with Python {sys.version.split()[0]} "
+            f"({sys.executable}). Next: let the script command name a newer one.\n"
+        )
+    sys.exit(2)
 
 import argparse
+import atexit
 import base64
 import binascii
+import contextlib
 import copy
+import errno
+import functools
+import itertools
 import json
 import logging
 import math
@@ -28,23 +45,211 @@ import os
 import platform
 import random
 import re
+import select
+import selectors
 import signal
+import socket
 import ssl
-import sys
+import stat
 import threading
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum, IntEnum
+from http.client import HTTPException
+from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, IO, TypeVar
+from typing import Any, IO, TYPE_CHECKING, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
-from weakref import WeakValueDictionary
+
+
+# ---- base.redact ----------------------------------------------------------------------------------------------------
+# Secrets that do not print, and texts from elsewhere made fit to print.
+
+
+MASK = "***"
+# What is shorter is not searched for, nor is a word or a number of less than so many characters: to mask each "pending"
+# helps nobody, and tells the value by what is missing. Entra's secrets have 16 characters of all kinds or more,
+# https://learn.microsoft.com/graph/api/resources/passwordcredential
+_SHORTEST, _LONGEST_WORD = 8, 15
+# Every piece of a secret of 15 characters or more holds one of its blocks whole; so long must it be to be masked.
+_BLOCK, _PIECE = 8, 12
+# About as much of a foreign text as people read, in bytes.
+_FOREIGN = 1000
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,2}")
+_NAMED = re.compile(
+    r"(?i)(\b(?:client_secret|client_assertion|access_token|secretText|Authorization)[\"']?\s*[=:]\s*)"
+    r"(?:(?:Bearer|Signature)\s+)?[^\s&,;}]+"
+)
+# Keeps the length of the text, which str.lower() does not.
+_FOLD = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+# By block: the forms of values that hold it, and where. It only grows, so that a value stays known when its Secret has
+# gone; to add and to look up are one step of the interpreter each, and need no lock that a signal could leave held.
+_blocks: dict[str, tuple[tuple[str, int], ...]] = {}
+_known: set[str] = set()
+
+
+class Secret:
+    """A secret value. It is no ``str``, so that no formatting, joining or JSON encoder can print it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        remember(value)
+
+    def reveal(self) -> str:
+        """Return the value; only for the call that must send or store it."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __str__(self) -> str:
+        return MASK
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str) -> str:
+        return MASK
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not serialised")
+
+
+def searched_for(value: str) -> bool:
+    """Whether ``scrub`` looks for this value: not for short words and numbers."""
+    plain = value.strip()
+    return len(plain) >= _SHORTEST and not (len(plain) <= _LONGEST_WORD and (plain.isalpha() or plain.isdigit()))
+
+
+def remember(value: str) -> None:
+    """Let ``scrub`` know a secret value, for as long as the process lives."""
+    if value in _known or not searched_for(value):
+        return
+    _known.add(value)
+    for form in _forms(value):
+        folded = form.translate(_FOLD)
+        for offset in range(0, len(folded) - _BLOCK + 1, _BLOCK):
+            block = folded[offset : offset + _BLOCK]
+            _blocks[block] = (*_blocks.get(block, ()), (folded, offset))
+    words = value.split()
+    for word in words if len(words) > 1 else ():
+        if len(word) > _LONGEST_WORD:  # a line of a key
+            remember(word)
+
+
+def _forms(value: str) -> set[str]:
+    forms = {value, " ".join(value.split()), json.dumps(value)[1:-1], repr(value)[1:-1]}
+    data = value.encode("utf-8", "replace")
+    forms |= {quote(data, safe=""), quote_plus(data)}
+    # Within the base64 of a longer text it may begin at each of three places.
+    forms |= {base64.b64encode(bytes(shift) + data).decode().rstrip("=")[shift and shift + 1 :] for shift in range(3)}
+    return forms
+
+
+def scrub(text: str) -> str:
+    """Return ``text`` without any secret that this process knows, in plain or encoded form, and without tokens.
+
+    Pieces of secrets are masked too. Capital and small letters count as the same.
+    """
+    folded = text.translate(_FOLD)
+    parts: list[str] = []
+    done = at = 0
+    while at <= len(folded) - _BLOCK:
+        begin, end = _piece(folded, done, at)
+        inner = at + 1
+        while inner <= end - _BLOCK:  # where two secrets share a part, the piece of the other may begin before this one
+            left, right = _piece(folded, done, inner)
+            begin, end = (min(begin, left), max(end, right)) if left < right else (begin, end)
+            inner += 1
+        if begin < end:
+            parts += (text[done:begin], MASK)
+            done = end
+        at = max(at + 1, end)
+    return _NAMED.sub(r"\1" + MASK, _TOKEN.sub(MASK, "".join(parts) + text[done:]))
+
+
+def _piece(text: str, start: int, at: int) -> tuple[int, int]:
+    """Return the longest piece of a secret around the block at ``at``, not before ``start``; an empty one for none."""
+    best = at, at
+    for form, offset in _blocks.get(text[at : at + _BLOCK], ()):
+        begin, end = at, at + _BLOCK
+        while begin > start and offset and text[begin - 1] == form[offset - 1]:
+            begin, offset = begin - 1, offset - 1
+        rest = offset + end - begin
+        while end < len(text) and rest < len(form) and text[end] == form[rest]:
+            end, rest = end + 1, rest + 1
+        least = len(form) if " " in form else min(len(form), _PIECE)
+        if end - begin >= max(least, best[1] - best[0] + 1):
+            best = begin, end
+    return best
+
+
+def scrub_all(value: Any) -> Any:
+    """Return JSON data with every text in it scrubbed and made printable."""
+    if isinstance(value, dict):
+        return {key: scrub_all(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [scrub_all(item) for item in value]
+    return printable(scrub(value)) if isinstance(value, str) else value
+
+
+def printable(text: str) -> str:
+    """Return the text with control, escape and bidi characters shown as such."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def foreign(text: object) -> str:
+    """Return a text from elsewhere fit to be quoted: scrubbed first, then cut, in one line that can be printed."""
+    return _cut(printable(" ".join(scrub(str(text)).split())))
+
+
+def bounded(text: object) -> str:
+    """Return a text from elsewhere that is still to be made printable, as by ``repr``: scrubbed first, then cut."""
+    return _cut(scrub(str(text)))
+
+
+def _cut(text: str) -> str:
+    data = text.encode("utf-8", "surrogatepass")
+    return text if len(data) <= _FOREIGN else data[:_FOREIGN].decode("utf-8", "ignore") + " ..."
+
+
+class Log:
+    """One line per step, in words, with the UTC time. A broken pipe must never stop a rotation half-way."""
+
+    def __init__(self, write: Callable[[str], object], debug: bool = False) -> None:
+        self._write = write
+        self._debug = debug
+        self.steps: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Write one step."""
+        line = printable(" ".join(scrub(text).split()))
+        self.steps.append(line)
+        self._emit(line)
+
+    def detail(self, text: str) -> None:
+        """Write one line that only ``--debug`` shows."""
+        if self._debug:
+            self._emit("  " + printable(scrub(text)))
+
+    def _emit(self, line: str) -> None:
+        try:
+            self._write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + line + "\n")
+        except (OSError, ValueError):
+            self._write = _discard
+
+
+def _discard(line: str) -> None:
+    del line
 
 
 # ---- base.errors ----------------------------------------------------------------------------------------------------
@@ -118,135 +323,71 @@ class OutOfTime(Stopped):
 
 
 def _one_line(text: str) -> str:
-    return " ".join(str(text).split())
+    return printable(" ".join(str(text).split()))
 
 
-# ---- base.redact ----------------------------------------------------------------------------------------------------
-# Secrets that do not print, and texts from elsewhere made fit to print.
+# ---- base.output ----------------------------------------------------------------------------------------------------
+# Output that never holds a run: a pipe whose reader has stopped reading blocks whoever writes to it, for ever.
 
 
-MASK = "***"
-# Shorter values are not searched for: masking every "a" in a text helps nobody. Entra's secrets have 16 characters
-# or more, https://learn.microsoft.com/graph/api/resources/passwordcredential
-_SHORTEST = 6
-_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,2}")
-_NAMED = re.compile(
-    r"(?i)(\b(?:client_secret|client_assertion|access_token|secretText|Authorization)[\"']?\s*[=:]\s*)"
-    r"(?:(?:Bearer|Signature)\s+)?[^\s&,;}]+"
-)
-# Needs no lock, which a signal could leave held: valuerefs() takes all in one step of the interpreter, while reading a
-# WeakSet raises where a secret ends in another thread.
-_known: WeakValueDictionary[int, Secret] = WeakValueDictionary()
-_for_good: set[str] = set()
+# So long, in seconds and for all lines together, is waited for a reader.
+WAIT_FOR_READERS = 5.0
+_AT_ONCE = 512  # POSIX: a pipe that is ready takes so much at once
 
 
-class Secret:
-    """A secret value. It is no ``str``, so that no formatting, joining or JSON encoder can print it."""
+class Outlet:
+    """Writes to stdout and stderr at once, past their buffers, which would be written at the end of the process."""
 
-    __slots__ = ("__weakref__", "_value")
+    def __init__(self, patience: float = WAIT_FOR_READERS) -> None:
+        self._patience = patience
 
-    def __init__(self, value: str) -> None:
-        self._value = value
-        _known[id(self)] = self
+    def write(self, stream: Any, text: str) -> None:
+        """Write the text, or where nobody reads as much of it as is taken. Raises OSError, ValueError.
 
-    def reveal(self) -> str:
-        """Return the value; only for the call that must send or store it."""
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __str__(self) -> str:
-        return MASK
-
-    __repr__ = __str__
-
-    def __format__(self, spec: str) -> str:
-        return MASK
-
-    def __reduce__(self) -> str:
-        raise TypeError("a Secret is not serialised")
-
-
-def remember(value: str) -> None:
-    """Let ``scrub`` know a value that is held as plain text, for as long as the process lives."""
-    _for_good.add(value)
-
-
-def scrub(text: str) -> str:
-    """Return ``text`` without any secret that this process knows, in plain or encoded form, and without tokens."""
-    forms: set[str] = set()
-    secrets = [reference() for reference in _known.valuerefs()]
-    values = {secret.reveal() for secret in secrets if secret is not None} | _for_good
-    for value in values:
-        if len(value) >= _SHORTEST:
-            forms.update((value, json.dumps(value)[1:-1], repr(value)[1:-1]))
-            encoded = value.encode("utf-8", "replace")
-            forms.update((quote(encoded, safe=""), quote_plus(encoded), base64.b64encode(encoded).decode().rstrip("=")))
-    for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, MASK)
-    return _NAMED.sub(r"\1" + MASK, _TOKEN.sub(MASK, text))
-
-
-def scrub_all(value: Any) -> Any:
-    """Return JSON data with every text in it scrubbed."""
-    if isinstance(value, dict):
-        return {key: scrub_all(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [scrub_all(item) for item in value]
-    return scrub(value) if isinstance(value, str) else value
-
-
-class Log:
-    """One line per step, in words, with the UTC time. A broken pipe must never stop a rotation half-way."""
-
-    def __init__(self, write: Callable[[str], object], debug: bool = False) -> None:
-        self._write = write
-        self._debug = debug
-        self.steps: list[str] = []
-
-    def say(self, text: str) -> None:
-        """Write one step."""
-        line = scrub(" ".join(text.split()))
-        self.steps.append(line)
-        self._emit(line)
-
-    def detail(self, text: str) -> None:
-        """Write one line that only ``--debug`` shows."""
-        if self._debug:
-            self._emit("  " + scrub(text))
-
-    def _emit(self, line: str) -> None:
+        ``stream`` is None where the process was started without.
+        """
+        if stream is None:
+            return
         try:
-            self._write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + line + "\n")
-        except (OSError, ValueError):
-            self._write = _discard
+            handle = stream.fileno()
+        except (AttributeError, OSError, ValueError):
+            handle = -1
+        if handle < 0 or not hasattr(select, "poll"):  # no file of the system, or Windows
+            stream.write(text)
+            stream.flush()
+            return
+        left = text.encode(stream.encoding or "utf-8", "backslashreplace")
+        while left and self._is_taken(handle):
+            try:
+                left = left[os.write(handle, left[:_AT_ONCE]) :]
+            except BlockingIOError:
+                continue  # a pipe that does not block and has room for less than a piece
 
-
-def to_stderr(line: str) -> None:
-    """Write a line to stderr at once; where there is no stderr, nowhere."""
-    if sys.stderr is not None:
-        sys.stderr.write(line)
-        sys.stderr.flush()
-
-
-def _discard(line: str) -> None:
-    del line
+    def _is_taken(self, handle: int) -> bool:
+        begun = time.monotonic()
+        poll = select.poll()
+        poll.register(handle, select.POLLOUT)
+        ready = bool(poll.poll(max(0.0, self._patience) * 1000))
+        self._patience -= time.monotonic() - begun
+        return ready
 
 
 # ---- base.timing ----------------------------------------------------------------------------------------------------
 # Time: every phase of a rotation has an end, and a signal ends it early.
 
 
-# Seconds that each phase may take: with a verify_timeout of 120 s, 290 s for a whole run. It ends with RETIRE and
-# REVIEW, or with UNDO.
-RESOLVE, MAKE_ROOM, CREATE, PUBLISH, RETIRE, REVIEW, UNDO = 45.0, 10.0, 35.0, 45.0, 35.0, 5.0, 35.0
+# Seconds that each phase may take: with the defaults (verify_timeout 120 s, retire_after 30 s) 480 s for a whole run at
+# the most. It ends with RETIRE and REVIEW, or with UNDO. Making room also waits for what becomes due soon.
+RESOLVE, ROOM, CREATE, PUBLISH, SETTLE, RETIRE, REVIEW, UNDO = 45.0, 15.0, 35.0, 45.0, 150.0, 35.0, 5.0, 35.0
+# An old secret that becomes due within so many seconds is waited for.
+SOON = 120.0
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 # Calls and pauses end by themselves at the end of a phase; the alarm is for what does not look at the clock,
 # such as a connection that is tried at one address of a host after the other, or an answer that drips in.
 _GRACE = 1.0
 _AGAIN = 5.0  # the alarm comes again, in case it meets code that swallows what it raises, as callbacks do
+_AWAKE = getattr(time, "CLOCK_BOOTTIME", None)  # macOS and Windows have none
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there only calls and pauses end a phase
 
 
@@ -254,13 +395,18 @@ class Budget:
     """The time that is left (seconds, monotonic clock). Outside of a phase it is unlimited."""
 
     def __init__(self) -> None:
-        self._end = float("inf")
+        self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
 
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
         return max(0.0, self._end - time.monotonic())
+
+    @staticmethod
+    def awake() -> float:
+        """Seconds of a clock that goes on while the host sleeps: what a look has shown grows old by it."""
+        return time.clock_gettime(_AWAKE) if _AWAKE is not None else time.monotonic()
 
     def shield(self) -> None:
         """From now on let signals pass, and forget the phase that one may have cut off."""
@@ -269,44 +415,53 @@ class Budget:
 
     @contextmanager
     def phase(self, name: str, seconds: float) -> Iterator[None]:
-        """Limit what runs inside to ``seconds``; it raises OutOfTime at the end of them."""
-        before = self._end, self._phase
-        self._end, self._phase = min(before[0], time.monotonic() + seconds), name
+        """Limit what runs inside to ``seconds``; it raises OutOfTime at the end of them.
+
+        Within a phase that ends earlier, that one's end counts.
+        """
+        before = self._end, self._phase, self._seconds
+        end = time.monotonic() + seconds
+        if end < self._end:
+            self._end, self._phase, self._seconds = end, name, seconds
         self._arm()
         try:
             yield
         finally:
-            self._end, self._phase = before
+            self._end, self._phase, self._seconds = before
             self._arm()
 
     def check(self) -> None:
         """Raise OutOfTime when the phase has no time left."""
         if self.left() <= 0:
-            raise OutOfTime("no time left to " + self._phase)
+            raise self._over()
 
     def pause(self, seconds: float) -> None:
         """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
-        if seconds >= self.left() or seconds < 0:
-            raise OutOfTime("no time left to " + self._phase)
+        if not 0 <= seconds < self.left():
+            raise self._over()
         time.sleep(seconds)
 
+    def on_alarm(self, number: int, frame: Any) -> None:
+        """Handle SIGALRM: the phase is over."""
+        raise self._over()
+
+    def _over(self) -> OutOfTime:
+        return OutOfTime(f"no time left to {self._phase} (limit {self._seconds:.3g} s)")
+
     def _arm(self) -> None:
-        # Only where stoppable() has put a handler in place: the default action of SIGALRM is to kill.
+        # Only where catch_signals() has put a handler in place: the default action of SIGALRM is to kill.
         if _ALARM is None or threading.current_thread() is not threading.main_thread():
             return
-        if signal.getsignal(_ALARM) is _on_alarm:
+        if signal.getsignal(_ALARM) == self.on_alarm:
             finite = self._end != float("inf")
             signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0, _AGAIN)
-
-
-def _on_alarm(number: int, frame: Any) -> None:
-    raise OutOfTime("no time left")
 
 
 def catch_signals(budget: Budget) -> None:
     """Turn the first SIGTERM, SIGINT or SIGHUP of this process into Stopped, and the end of a phase into OutOfTime.
 
-    For a process that does nothing else: the handlers stay until it ends.
+    For a process that does nothing else: the handlers stay until it ends. A signal that is ignored, as by ``nohup``,
+    stays so.
     """
     seen: list[int] = []
 
@@ -315,10 +470,14 @@ def catch_signals(budget: Budget) -> None:
             seen.append(number)
             raise Stopped("interrupted by " + signal.Signals(number).name)
 
-    for number in _SIGNALS:
+    caught = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in caught:
         signal.signal(number, on_signal)
+    if hasattr(signal, "pthread_sigmask"):
+        # While Python finishes its handlers have gone, and a signal would take the place of the exit status.
+        atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, caught)
     if _ALARM is not None:
-        signal.signal(_ALARM, _on_alarm)
+        signal.signal(_ALARM, budget.on_alarm)
 
 
 # ---- base.version ---------------------------------------------------------------------------------------------------
@@ -382,8 +541,8 @@ class Application:
     read_at: datetime
 
     def credential(self, key_id: str) -> Credential | None:
-        """Return the credential with that key id, compared without case."""
-        wanted = key_id.strip().lower()
+        """Return the credential with that key id, in whatever spelling of a GUID; what is none names nothing."""
+        wanted = guid(key_id)
         return next((credential for credential in self.credentials if credential.key_id == wanted), None)
 
 
@@ -424,44 +583,602 @@ def after(start: datetime, days: int) -> datetime:
         raise BadInput(f"a lifetime of {days} days is too long", todo="lower lifetime_days") from None
 
 
+# ---- services.credentials -------------------------------------------------------------------------------------------
+# What the admin application signs in with: a secret, a certificate, another provider's token, a managed identity.
+
+
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+_LARGEST_FILE = 65536
+_JWT = re.compile(rb"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A file with a certificate and its private key; ``name`` is the file in words, for errors.
+
+    ``read`` returns its content and raises BadInput or Refused: it is opened when it is needed, not before.
+    """
+
+    name: str
+    read: Callable[[], bytes] = field(repr=False)
+    passphrase: Secret | None = None
+
+
+@dataclass(frozen=True)
+class FederatedToken:
+    """A token of another identity provider that an application of Entra trusts; ``name`` is its place in words.
+
+    ``read`` returns its newest text and raises BadInput: whoever issues such tokens replaces the file's content often.
+    """
+
+    name: str
+    read: Callable[[], bytes] = field(repr=False)
+
+    def fetch(self) -> Secret:
+        """Return the token as it is now. Raises BadInput for what is none: nothing else may be sent anywhere."""
+        content = self.read().strip()
+        if not _JWT.fullmatch(content):
+            what = f"{self.name} {'is no token' if content else 'is empty'}"
+            raise BadInput(what, "a JSON Web Token is needed", "see to whatever issues the token")
+        return Secret(content.decode())
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the admin application signs in with. ``source`` says where it was found, ``why`` why that one is used.
+
+    One of the four kinds of credentials is set. A managed identity without client id is the host's own
+    ("system-assigned").
+    """
+
+    client_id: str
+    tenant_id: str
+    source: str
+    secret: Secret | None = None
+    certificate: Certificate | None = None
+    token: FederatedToken | None = None
+    managed: bool = False
+    record_uid: str = ""
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if self.client_id and guid(self.client_id) is None:
+            remember(self.client_id)  # what was entered in the wrong field may be a secret
+        if not _TENANT.fullmatch(self.tenant_id):
+            raise BadInput(
+                f"the tenant id of {self.source} is neither an id nor a domain",
+                todo="enter the directory (tenant) id",
+            )
+
+    @property
+    def name(self) -> str:
+        """Who signs in, and with what, in words."""
+        if self.managed:
+            which = f"user-assigned managed identity {self.client_id}" if self.client_id else "managed identity"
+            return f"this host's {which}"
+        with_what = self.certificate.name if self.certificate else self.token.name if self.token else "a client secret"
+        return f"{self.client_id} (with {with_what})"
+
+    @property
+    def uses_host(self) -> bool:
+        """Whether signing in hands over a token that this host has, and not one that was made for it alone."""
+        return self.managed or self.token is not None
+
+
+def certificate_at(path: str, passphrase: str = "") -> Certificate:
+    """Return the certificate in a file of this host."""
+    name = f"the certificate in the file {path}"
+    return Certificate(name, lambda: _host_file(path, "certificate"), Secret(passphrase) if passphrase else None)
+
+
+def token_at(path: str) -> FederatedToken:
+    """Return the federated token that a file of this host holds."""
+    return FederatedToken(f"the federated token in the file {path}", lambda: _host_file(path, "federated token"))
+
+
+def token_of(text: str, where: str) -> FederatedToken:
+    """Return the federated token with this text; ``where`` names its origin."""
+    secret = Secret(text.strip())
+    return FederatedToken(f"the federated token of {where}", lambda: secret.reveal().encode("utf-8", "replace"))
+
+
+def _host_file(path: str, what: str) -> bytes:
+    """Return the content of a small file of this host. Raises BadInput, which never quotes it."""
+    try:
+        # Not to wait where it is a named pipe.
+        handle = os.open(os.path.expanduser(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(0, "it is no regular file")
+            content = os.read(handle, _LARGEST_FILE + 1)
+            if len(content) > _LARGEST_FILE:
+                raise OSError(0, "it is too large")
+            return content
+        finally:
+            os.close(handle)
+    except (OSError, ValueError) as problem:
+        why = getattr(problem, "strerror", None) or "its name is none"
+    todo = "check the path, and that the user who runs this may read it"
+    raise BadInput(f"the {what} {path} cannot be read", why, todo)
+
+
+def claims(token: Secret) -> dict[str, Any]:
+    """Return what a JSON Web Token says of itself, unverified; empty where it cannot be read (it may be opaque)."""
+    try:
+        payload = token.reveal().split(".")[1]
+        found = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def end_of(token: Secret) -> datetime | None:
+    """Return when a JSON Web Token ends by its own word."""
+    end = claims(token).get("exp")
+    if not isinstance(end, (int, float)):
+        return None
+    try:
+        return datetime.fromtimestamp(end, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+# ---- services.certificate -------------------------------------------------------------------------------------------
+# Certificates to sign in with, opened in memory: PEM and PFX (PKCS #12), with or without a passphrase.
+
+
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """A private key and its certificate, both PEM, and when the certificate ends."""
+
+    private_key: Secret
+    certificate: str
+    end: datetime
+
+
+class _Unusable(Exception):
+    """The text says why, and quotes nothing."""
+
+
+def open_certificate(source: Certificate) -> KeyPair:
+    """Return the RSA key of a file, and the certificate that belongs to it. Raises BadInput, and what reading does."""
+    content = source.read()
+    # It comes with msal. Most runs need none of it, and it takes long to load.
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    passphrase = source.passphrase.reveal().encode() if source.passphrase else None
+    try:
+        key, certificates = (_pem if b"-----BEGIN" in content else _pfx)(content, passphrase)
+        if not isinstance(key, RSAPrivateKey):
+            raise _Unusable("its key is no RSA key, and Entra takes no other")
+        form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        wanted = key.public_key().public_bytes(*form)
+        own = next((each for each in certificates if each.public_key().public_bytes(*form) == wanted), None)
+        if own is None:
+            raise _Unusable("it holds no certificate that belongs to its private key")
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return KeyPair(Secret(private.decode()), own.public_bytes(serialization.Encoding.PEM).decode(), _end(own))
+    except _Unusable as problem:
+        why = str(problem)
+    except Exception as problem:  # whatever is in the file; the texts of these errors may quote it
+        why = f"it is damaged, or of a kind that this host's cryptography cannot open ({type(problem).__name__})"
+    todo = "give a PEM or PFX file with the private key and its certificate, and its passphrase where it has one"
+    raise BadInput(f"{source.name} cannot be used", why, todo)
+
+
+def _pem(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    blocks = [(match[1], match[0]) for match in _PEM_BLOCK.finditer(content)]
+    keys = [block for kind, block in blocks if kind.endswith(b"PRIVATE KEY")]
+    if len(keys) != 1:
+        raise _Unusable("it holds no private key" if not keys else "it holds several private keys")
+    sealed = b"ENCRYPTED" in keys[0]
+    if sealed and passphrase is None:
+        raise _Unusable("its private key needs a passphrase")
+    try:
+        key = load_pem_private_key(keys[0] + b"\n", passphrase if sealed else None)
+    except ValueError:
+        raise _Unusable("the passphrase does not open it" if sealed else "its private key is damaged") from None
+    return key, [x509.load_pem_x509_certificate(block) for kind, block in blocks if kind == b"CERTIFICATE"]
+
+
+def _pfx(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
+    from cryptography.hazmat.primitives.serialization import pkcs12
+
+    # With no passphrase some tools write an empty one.
+    for each in (passphrase,) if passphrase is not None else (None, b""):
+        try:
+            key, own, others = pkcs12.load_key_and_certificates(content, each)
+        except ValueError:
+            continue
+        if key is None:
+            raise _Unusable("it holds no private key")
+        return key, [certificate for certificate in (own, *others) if certificate is not None]
+    why = "the passphrase does not open it" if passphrase is not None else "it needs a passphrase"
+    raise _Unusable(f"{why}, or it is neither PEM nor PFX")
+
+
+def _end(certificate: Any) -> datetime:
+    if hasattr(certificate, "not_valid_after_utc"):  # from cryptography 42 on
+        end: datetime = certificate.not_valid_after_utc
+        return end
+    naive: datetime = certificate.not_valid_after
+    return naive.replace(tzinfo=timezone.utc)
+
+
+# ---- services.connection --------------------------------------------------------------------------------------------
+# Connections of requests and urllib3: one trust for all, families of addresses raced, and the truth where none comes.
+#
+# urllib3 tries the addresses of a host one after the other, each until its timeout: a host whose IPv6 swallows packets
+# would take all the time there is.
+
+
+try:
+    from requests import Session as Base
+    from requests.adapters import HTTPAdapter
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+    from urllib3.exceptions import HTTPError
+    from urllib3.util.ssl_ import create_urllib3_context
+except ImportError as _problem:
+    REQUESTS_PROBLEM = str(_problem)
+    if not TYPE_CHECKING:  # the classes below are made all the same, but no objects of them
+        HTTPAdapter = HTTPConnection = HTTPSConnection = HTTPConnectionPool = HTTPSConnectionPool = Base = object
+else:
+    REQUESTS_PROBLEM = ""
+
+# What to do where a service is not reached at all.
+REACH = "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
+HOST = "correct the host name in the configuration that names it"
+_NO_HOST = "the address of the service holds no valid host name"
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")
+# The "Connection Attempt Delay" of https://www.rfc-editor.org/rfc/rfc8305#section-5, seconds.
+_HEAD_START = 0.25
+_NO_HANDLES = (errno.EMFILE, errno.ENFILE)
+
+
+class NotConnected(Exception):
+    """The request has certainly not left this host. It is none of requests' or urllib3's, so that neither wraps it.
+
+    ``todo`` is the next step. ``lasting``: nothing that a repetition could change.
+    """
+
+    def __init__(self, why: str, todo: str = REACH, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.todo = todo
+        self.lasting = lasting
+
+
+class Line:
+    """What is known of the request that is under way, for whoever must tell why it did not end well."""
+
+    def __init__(self) -> None:
+        self.sent = False
+        self.awaited = ""  # what is being waited for, where
+        self.where = ""  # host and address
+        self.families: dict[str, int] = {}  # by host, the family of the address that was connected to last
+
+
+@functools.cache
+def trust(bundle: str) -> ssl.SSLContext:
+    """Return the one context for all connections that trust this file or folder of CA certificates. Raises OSError.
+
+    To load a bundle of full size takes as long as several handshakes.
+    """
+    context = create_urllib3_context()
+    context.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
+    return context
+
+
+def _trust() -> ssl.SSLContext:
+    name = next((name for name in _BUNDLES if os.environ.get(name)), "")
+    bundle = os.environ[name] if name else DEFAULT_CA_BUNDLE_PATH
+    try:
+        return trust(bundle)
+    except OSError as problem:
+        # Only OpenSSL's own errors have no text of the system.
+        why = "it holds no certificate in PEM form" if isinstance(problem, ssl.SSLError) else problem.strerror
+        todo = f"let {name} name a file with PEM certificates" if name else "install the Python package certifi again"
+        source = f"{bundle} ({name})" if name else bundle
+        raise NotConnected(f"the CA bundle {source} cannot be used: {why}", todo, lasting=True) from None
+
+
+class Session(Base):
+    """A session that keeps ``line`` up to date, and nothing of what is answered. Raises NotConnected."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self.headers["User-Agent"] = "keeperpam.azure/" + VERSION
+        # requests replaces our Authorization header by an entry of ~/.netrc unless an auth object is set.
+        self.auth = _leave_alone
+        # A cookie would bind what follows to the replica that has set it.
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = _Adapter(line)
+        self.mount("https://", adapter)
+        self.mount("http://", adapter)
+
+    def get_redirect_target(self, resp: Any) -> None:
+        """Return none: even where redirections are not followed, requests reads their target and their whole body."""
+
+
+def _leave_alone(request: Any) -> Any:
+    return request
+
+
+class _Adapter(HTTPAdapter):
+    """Makes our connections, which share one trust."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._context = _trust()
+        pools = {"http": _HttpPool, "https": _HttpsPool}
+        self._pools = {scheme: functools.partial(pool, line=line) for scheme, pool in pools.items()}
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Make the pools of direct connections."""
+        super().init_poolmanager(*arguments, ssl_context=self._context, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Return the pools of connections through this proxy."""
+        if proxy.lower().startswith("socks"):
+            manager = super().proxy_manager_for(proxy, ssl_context=self._context, **options)
+            # PySocks' connections are not ours, and tell nothing.
+            self._line.sent, self._line.where, self._line.awaited = True, "the SOCKS proxy", "the SOCKS proxy's answer"
+            return manager
+        both = {"ssl_context": self._context, "proxy_ssl_context": self._context}
+        manager = super().proxy_manager_for(proxy, **both, **options)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        """Leave the CA bundle to the context, which has it already; otherwise each connection would load it."""
+        return super().build_connection_pool_key_attributes(request, True, cert)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Do nothing, for the same reason: the context verifies."""
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        """Return the pool for this request, directly or through the proxy."""
+        try:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        except (OSError, ValueError, HTTPError) as problem:
+            proxy = select_proxy(request.url, proxies)
+            raise (_proxy_problem(proxy, problem) if proxy else NotConnected(_NO_HOST, HOST, lasting=True)) from None
+
+
+def _proxy_problem(proxy: str, problem: Exception) -> NotConnected:
+    # Not quoted: it may hold a password, and where it is malformed, nobody knows at which place.
+    name = next((name for name in _PROXIES if os.environ.get(name) == proxy), "the proxy settings")
+    if "SOCKS" in str(problem):
+        todo = "install requests[socks] for the Python that runs this, or name an HTTP proxy"
+        return NotConnected(
+            f"{name} names a SOCKS proxy, for which the Python package PySocks is missing", todo, lasting=True
+        )
+    todo = f"correct {name}, the form is http://host:port"
+    return NotConnected(f"{name} holds no address of an HTTP proxy", todo, lasting=True)
+
+
+class _Connection:
+    """What is ours in both kinds of connections."""
+
+    host: str
+    port: int
+    timeout: float
+    sock: Any
+    proxy: Any
+    socket_options: Any
+    _dns_host: str
+    _tunnel_host: str | None
+
+    def __init__(self, *arguments: Any, line: Line, **options: Any) -> None:
+        self._line = line
+        self._where = ""
+        super().__init__(*arguments, **options)
+
+    def connect(self) -> None:
+        """Connect, through the proxy where there is one, and shake hands."""
+        host, proxy = self.host, f"the proxy {self.host}:{self.port}" if self.proxy else ""
+        target = self._tunnel_host or host
+        try:
+            super().connect()  # type: ignore[misc]
+        except (OSError, ValueError, HTTPError, HTTPException) as problem:
+            raise self._failed(problem, target, proxy) from None
+
+    def _failed(self, problem: Exception, target: str, proxy: str) -> NotConnected:
+        if isinstance(problem, UnicodeError):
+            return NotConnected(_NO_HOST, HOST, lasting=True)
+        if isinstance(problem, ssl.SSLCertVerificationError):
+            return NotConnected(f"the certificate of {self._where} is not trusted ({problem.verify_message})")
+        if str(problem).startswith("Tunnel connection failed"):
+            status = str(problem).split(": ", 1)[-1]
+            todo = f"let {proxy} pass connections to {target}, or correct the proxy settings"
+            lasting = not status.startswith(("408", "429", "5"))
+            return NotConnected(f"{proxy} refuses a connection to {target} ({status})", todo, lasting)
+        if isinstance(problem, TimeoutError) or "timed out" in str(problem):
+            return NotConnected(f"{self._line.awaited} did not come within {in_seconds(self.timeout)}")
+        if isinstance(problem, ssl.SSLError):
+            return NotConnected(f"{self._line.awaited} failed ({(problem.reason or 'no reason').replace('_', ' ')})")
+        return NotConnected(f"{self._line.awaited} failed ({getattr(problem, 'strerror', None) or 'it broke off'})")
+
+    def _new_conn(self) -> socket.socket:
+        name = f"the proxy {self.host}" if self.proxy else self.host
+        line = self._line
+        line.awaited = f"the address of {name}"
+        sock = race(self._dns_host, self.port, self.timeout, line, name)
+        for option in self.socket_options or ():
+            sock.setsockopt(*option)
+        self._where = f"{name} ({sock.getpeername()[0]})"
+        if self._tunnel_host:
+            self._where = f"{self._tunnel_host} through {self._where}"
+        line.awaited = f"the TLS handshake with {self._where}"
+        return sock
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        """Send the request."""
+        self._line.sent = True
+        self._line.where = self._where
+        self._line.awaited = f"the answer of {self._where}"
+        super().request(*arguments, **options)  # type: ignore[misc]
+
+
+class _HttpConnection(_Connection, HTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _HttpsConnection(_Connection, HTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _HttpConnection  # type: ignore[assignment]
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection  # type: ignore[assignment]
+
+
+def race(host: str, port: int, timeout: float, line: Line, name: str) -> socket.socket:
+    """Return a connection to the first address of ``host`` that takes one: they are tried side by side.
+
+    Each has a head start over the next, and the families take turns (https://www.rfc-editor.org/rfc/rfc8305).
+    ``timeout`` is in seconds, for all of them together; ``name`` is the host in words. Raises NotConnected.
+    """
+    end = time.monotonic() + timeout
+    failures: list[str] = []
+    try:
+        with selectors.DefaultSelector() as begun:  # first, since a resolver that finds no file handle does not say so
+            addresses = in_turn(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), line.families.get(host))
+            line.awaited = f"a connection to {name} ({', '.join(address[4][0] for address in addresses)})"
+            winner = _first(addresses, begun, end, failures)
+    except socket.gaierror as problem:
+        raise NotConnected(f"the address of {name} was not found ({problem.strerror})") from None
+    except UnicodeError:
+        raise NotConnected(_NO_HOST, HOST, lasting=True) from None
+    except OSError as problem:
+        handles = problem.errno in _NO_HANDLES
+        todo = "let the service open more files (LimitNOFILE), or end what keeps them open" if handles else REACH
+        raise NotConnected(f"no connection could be begun ({problem.strerror})", todo, lasting=handles) from None
+    if winner is None:
+        left = f" within {in_seconds(timeout)}" if time.monotonic() >= end else ""
+        raise NotConnected(f"no connection to {name}{left} ({', '.join(failures)})")
+    line.families[host] = winner.family
+    winner.settimeout(timeout)
+    return winner
+
+
+def _first(addresses: list[Any], begun: Any, end: float, failures: list[str]) -> socket.socket | None:
+    try:
+        while addresses or begun.get_map():
+            if addresses:
+                address = addresses.pop(0)
+                try:
+                    begun.register(_begin(address), selectors.EVENT_WRITE, address[4][0])
+                except OSError as problem:
+                    if problem.errno in _NO_HANDLES:
+                        raise
+                    failures.append(f"{address[4][0]}: {problem.strerror}")
+            left = end - time.monotonic()
+            if left <= 0:
+                failures += [f"{key.data}: no answer" for key in begun.get_map().values()]
+                return None
+            for key, _events in begun.select(min(left, _HEAD_START) if addresses else left):
+                begun.unregister(key.fileobj)
+                code = key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not code:
+                    found: socket.socket = key.fileobj
+                    return found
+                key.fileobj.close()
+                failures.append(f"{key.data}: {os.strerror(code)}")
+        return None
+    finally:
+        for key in list(begun.get_map().values()):
+            key.fileobj.close()
+
+
+def _begin(address: Any) -> socket.socket:
+    family, kind, protocol, _name, where = address
+    begun = socket.socket(family, kind, protocol)
+    begun.setblocking(False)
+    code = begun.connect_ex(where)
+    if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+        begun.close()
+        raise OSError(code, os.strerror(code))
+    return begun
+
+
+def in_turn(addresses: Sequence[Any], family: int | None) -> list[Any]:
+    """Return the addresses (as ``getaddrinfo`` does, family first) so that the families take turns.
+
+    ``family`` begins where it is there, else that of the first one.
+    """
+    order = sorted(dict.fromkeys(address[0] for address in addresses), key=lambda each: each != family)
+    queues = [[address for address in addresses if address[0] == each] for each in order]
+    return [queue[number] for number in range(len(addresses)) for queue in queues if number < len(queue)]
+
+
+def in_seconds(value: float) -> str:
+    """Return seconds in words."""
+    return f"{value:.3g} s"
+
+
 # ---- services.http --------------------------------------------------------------------------------------------------
 # HTTP with one policy: timeouts on every call, kept-alive connections, retries only where they are safe.
 
 
 try:
     import requests
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
-except ImportError as _problem:
-    REQUESTS_PROBLEM = str(_problem)
-else:
-    REQUESTS_PROBLEM = ""
+    from urllib3.exceptions import HTTPError
+except ImportError:
+    pass  # connection.REQUESTS_PROBLEM tells
 
-# What to do where a service is not reached at all.
-REACH = "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
+# What to do where something else than the service has answered.
+PASS = "let what stands in between (a proxy, a web filter, the sign-in page of a network) pass requests to that host"
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5
 CONNECT_ATTEMPTS = 3
+LOCAL_TIMEOUT, LOCAL_ATTEMPTS = 2.5, 1
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 _LARGEST_ANSWER = 64 * 1024 * 1024
+_HOST = re.compile(r"[\w.:-]{1,253}")
+_PAGE = re.compile(r"(?is)<(?:!doctype\s+html|html)\b(?:.*?<title[^>]*>(?P<title>.{,100}?)</title>)?")
+_PAGE_HEAD = 16384
 
 
 class Unanswered(Exception):
-    """No complete answer came. ``sent`` is False where the request has certainly not reached the server."""
+    """No complete answer came. ``sent`` is False where the request has certainly not reached the server.
 
-    def __init__(self, why: str, sent: bool) -> None:
+    ``todo`` is the next step. ``lasting``: nothing that a repetition could change.
+    """
+
+    def __init__(self, why: str, sent: bool, todo: str = REACH, lasting: bool = False) -> None:
         super().__init__(why)
         self.sent = sent
+        self.todo = todo
+        self.lasting = lasting
 
 
 class Reply:
-    """A complete HTTP answer."""
+    """A complete HTTP answer of ``host``, or of what stands before it."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, host: str = "") -> None:
         self.status = status
         self.headers = headers
         self.body = body
+        self.host = host
 
     @property
     def status_code(self) -> int:
@@ -481,6 +1198,38 @@ class Reply:
             return {}
         return value if isinstance(value, dict) else {}
 
+    def page(self) -> re.Match[str] | None:
+        """Return the beginning of a web page, with its title; None where it is none."""
+        return _PAGE.search(self.body[:_PAGE_HEAD].decode("utf-8", "replace"))
+
+    def between(self) -> str:
+        """Say who has answered in place of a service that answers with JSON; empty where it is JSON."""
+        about = f"(HTTP {self.status})"
+        if 300 <= self.status < 400:
+            return f"something in between redirects to {self._redirected()} {about}"
+        if not self.body.strip():
+            return f"nothing came in the answer of {self.host} {about}"
+        try:
+            json.loads(self.body)
+        except (ValueError, RecursionError):
+            page = self.page()
+            if page is None:
+                return f"the answer of {self.host} is no JSON {about}"
+            title = f" with the title '{foreign(page['title'])}'" if page["title"] else ""
+            return f"a page{title} came in place of the answer of {self.host} {about}"
+        return ""
+
+    def remedy(self) -> str:
+        """Return what to do about an answer that is not the service's own."""
+        return "run it again later" if busy(self) else PASS
+
+    def _redirected(self) -> str:
+        try:
+            target = urlsplit(self.headers.get("Location") or "").hostname or ""
+        except ValueError:
+            target = ""
+        return target if _HOST.fullmatch(target) else self.host
+
 
 def busy(reply: Reply) -> bool:
     """Whether the same request may well succeed a little later (for calls that are safe to repeat)."""
@@ -493,15 +1242,21 @@ def retry_after(reply: Reply, now: float | None = None) -> float | None:
     None where the header is missing or unreadable; never negative. ``now`` is the Unix time, for dates.
     """
     text = (reply.headers.get("Retry-After") or "").strip()
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
+    seconds = seconds_in(text)
+    if seconds is None and text:
         try:
-            seconds = parsedate_to_datetime(text).timestamp() - (time.time() if now is None else now)
+            seconds = seconds_in(parsedate_to_datetime(text).timestamp() - (time.time() if now is None else now))
         except (TypeError, ValueError, IndexError, OverflowError):
             return None
+    return seconds
+
+
+def seconds_in(value: Any) -> float | None:
+    """Return the seconds that a server asks to be waited for, never negative; None for what is no finite number."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
@@ -516,15 +1271,17 @@ def pause_before(attempt: int, asked: float | None = None) -> float:
 
 
 class Http:
-    """The one way out. Not for use by several threads."""
+    """The one way out. Not for use by several threads.
 
-    def __init__(self, budget: Budget, log: Log) -> None:
+    ``local`` is for services of this host and its link: through no proxy, and given up quickly where none is there.
+    """
+
+    def __init__(self, budget: Budget, log: Log, local: bool = False) -> None:
         self._budget = budget
         self._log = log
-        self._session = requests.Session()
-        self._session.headers["User-Agent"] = "keeperpam.azure/" + VERSION
-        # requests replaces our Authorization header by an entry of ~/.netrc unless an auth object is set.
-        self._session.auth = _leave_alone
+        self._local = local
+        self._line = Line()
+        self._session: requests.Session | None = None
 
     def call(
         self,
@@ -537,106 +1294,289 @@ class Http:
         files: Any = None,
         query: Mapping[str, str] | None = None,
         retry: Callable[[Reply], bool] | None = None,
+        fresh: bool = False,
     ) -> Reply:
         """Send a request and return the answer, whatever its status.
 
         ``retry`` says which answers are worth a repetition; None means that the call is not safe to repeat, and
-        then only a request that was not sent is sent again. Raises Unanswered, and Stopped when the phase ends.
+        then only a request that was not sent is sent again. With ``fresh`` every attempt goes over a new connection
+        of its own, which another replica may answer. Raises Unanswered, and Stopped when the phase ends.
         """
+        request = {"method": method, "url": url, "headers": headers, "data": body, "files": files, "params": query}
         attempt = 1
+        before = ""
         while True:
             last = None
             started = time.monotonic()
             try:
-                reply = self._once(method, url, headers, body, files, query)
+                reply = self._once(request, fresh)
+            except OutOfTime as end:
+                awaited = f", while waiting for {self._line.awaited}" if self._line.awaited else ""
+                raise OutOfTime(f"{end}{awaited}{before}") from None
             except Unanswered as problem:
                 self._log.detail(f"{name}: {problem}")
-                if (problem.sent and retry is None) or attempt >= (ATTEMPTS if problem.sent else CONNECT_ATTEMPTS):
+                before = f"; before, {problem}"
+                attempts = ATTEMPTS if problem.sent else LOCAL_ATTEMPTS if self._local else CONNECT_ATTEMPTS
+                if problem.lasting or (problem.sent and retry is None) or attempt >= attempts:
                     raise
                 pause = pause_before(attempt + 1)
                 if pause >= self._budget.left():
                     raise
             else:
                 self._log.detail(f"{name}: HTTP {reply.status} after {time.monotonic() - started:.2f} s")
+                before = f"; before, {reply.host} answered HTTP {reply.status}"
                 if attempt >= ATTEMPTS or retry is None or not retry(reply):
                     return reply
                 pause = pause_before(attempt + 1, retry_after(reply))
                 if pause >= self._budget.left():
                     return reply
                 last = reply
-            if last is None or last.status == 503:
+            if not fresh and (last is None or last.status == 503):
                 # Graph: "always make new retry requests over a new HTTP connection"
                 # https://learn.microsoft.com/graph/errors
-                self._session.close()
+                self.close()
             self._budget.pause(pause)
             attempt += 1
 
-    def _once(self, method: str, url: str, headers: Any, body: Any, files: Any, query: Any) -> Reply:
+    def _once(self, request: dict[str, Any], fresh: bool) -> Reply:
+        self._line.sent, self._line.awaited = False, ""
         self._budget.check()
-        left = max(self._budget.left(), 0.01)
         try:
-            with self._session.request(
-                method,
-                url,
-                headers=headers,
-                data=body,
-                files=files,
-                params=query,
-                timeout=(min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            if fresh:
+                with self._new_session() as session:
+                    return self._send(session, request)
+            if self._session is None:
+                self._session = self._new_session()
+            return self._send(self._session, request)
+        except NotConnected as problem:
+            raise Unanswered(str(problem), False, problem.todo, problem.lasting) from None
+
+    def _new_session(self) -> requests.Session:
+        session = Session(self._line)
+        session.trust_env = not self._local  # proxies, above all
+        return session
+
+    def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
+        left = max(self._budget.left(), 0.01)
+        connect, read = min(LOCAL_TIMEOUT if self._local else CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
+        try:
+            with session.request(**request, timeout=(connect, read), allow_redirects=False, stream=True) as response:
                 content = bytearray()
                 for piece in response.iter_content(65536):
                     content += piece
                     self._budget.check()
                     if len(content) > _LARGEST_ANSWER:
-                        raise Unanswered("the answer is larger than 64 MiB", sent=True)
-                return Reply(response.status_code, response.headers, bytes(content))
-        except OSError as problem:  # what requests raises, and a bundle of CAs that is not there
-            raise Unanswered(_words(problem), sent=not _not_sent(problem)) from None
+                        raise Unanswered(f"{self._line.awaited} is larger than 64 MiB", sent=True)
+                host = urlsplit(request["url"]).hostname or ""
+                return Reply(response.status_code, response.headers, bytes(content), host)
+        except MemoryError:
+            todo = "give this host more memory, or end what takes it"
+            raise Unanswered("this host has no memory left for the answer", self._line.sent, todo) from None
+        except (OSError, ValueError, HTTPError) as problem:
+            line = self._line
+            if not line.sent:  # requests has found no way to make a request of it
+                raise NotConnected("the address of the service is none", HOST, lasting=True) from None
+            if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(problem):
+                raise Unanswered(f"{line.awaited} was not complete within {in_seconds(read)}", sent=True) from None
+            raise Unanswered(
+                f"the connection to {line.where} broke before the answer was complete", sent=True
+            ) from None
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        if self._session is not None:
+            self._session.close()
 
 
-def _leave_alone(request: Any) -> Any:
-    return request
+# ---- services.managed_identity --------------------------------------------------------------------------------------
+# The managed identity of this host: an Azure VM, an App Service, or any host that Azure Arc's agent runs on.
+#
+# https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token,
+# https://learn.microsoft.com/azure/app-service/overview-managed-identity and
+# https://learn.microsoft.com/azure/azure-arc/servers/managed-identity-authentication
 
 
-def _not_sent(problem: Exception) -> bool:
-    # Neither an SSLError nor a ProxyError proves anything by itself: a connection, or a proxy's tunnel, that is cut
-    # after the request shows as one too.
-    root = _root(problem)
-    if isinstance(root, (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError)):
-        return True
-    no_request = not isinstance(problem, requests.exceptions.RequestException)
-    return no_request or str(root).startswith("Tunnel connection failed")
+try:
+    import msal
+    from msal import managed_identity as msal_sources
+except ImportError:
+    pass  # entra.MSAL_PROBLEM tells
+
+# Seconds that a service which is there, but busy, is asked again.
+PATIENCE = 30.0
+ARC_AGENT = "/opt/azcmagent/bin/himds"
+ARC_KEYS = "/var/opt/azcmagent/tokens"
+ARC_GROUP = "himds"
+_VM_ADDRESS = "http://169.254.169.254"
 
 
-def _root(problem: BaseException) -> BaseException:
-    while True:
-        inner = getattr(problem, "reason", None) or getattr(problem, "original_error", None)
-        inner = inner or (problem.args[0] if problem.args else None)
-        if isinstance(problem, NewConnectionError) or not isinstance(inner, BaseException):
-            return problem
-        problem = inner
+def host_service() -> tuple[str, str]:
+    """Return what on this host gives tokens, in words, and its address; chosen as msal chooses it.
+
+    Raises Refused for Service Fabric, whose tokens only its own runtime can fetch.
+    """
+    kind = msal_sources.get_managed_identity_source()
+    endpoint = os.environ.get("IDENTITY_ENDPOINT", "")
+    if kind is msal_sources.SERVICE_FABRIC:
+        raise Refused(
+            "this host's managed identity cannot be used",
+            "Azure Service Fabric is not supported",
+            "use a federated credential or a certificate",
+        )
+    if kind is msal_sources.APP_SERVICE:
+        return "App Service", endpoint
+    if kind is msal_sources.MACHINE_LEARNING:
+        return "Azure Machine Learning", os.environ.get("MSI_ENDPOINT", "")
+    if kind is msal_sources.AZURE_ARC:
+        return "Azure Arc's agent", endpoint or "http://localhost:40342"
+    return "an Azure VM's metadata service", os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _VM_ADDRESS)
 
 
-def _words(problem: Exception) -> str:
-    root = _root(problem)
-    if isinstance(root, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted ({root.verify_message})"
-    if isinstance(problem, requests.exceptions.ConnectTimeout):
-        return f"no connection within {CONNECT_TIMEOUT:.0f} s"
-    if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(root):
-        return f"no complete answer within {READ_TIMEOUT:.0f} s"
-    if not isinstance(problem, requests.exceptions.RequestException):
-        return str(problem)
-    if _not_sent(problem):
-        return "no connection: " + str(root).split(": ", 1)[-1]
-    return "the connection broke before the answer was complete"
+class ManagedIdentity:
+    """Gets tokens of this host's managed identity for one resource (https root of Graph)."""
+
+    def __init__(self, identity: Identity, resource: str, budget: Budget, log: Log) -> None:
+        self._identity = identity
+        self._resource = resource
+        self._budget = budget
+        self._log = log
+        self._service, self._address = host_service()
+
+    def token(self) -> Secret:
+        """Return an access token. Raises Refused."""
+        self._log.detail(f"asking {self._service} at {self._address} for a token of {self._identity.name}")
+        http = Http(self._budget, self._log, local=True)
+        try:
+            with self._budget.phase("get a token of this host's managed identity", PATIENCE):
+                answer, last = self._ask(_MetadataTransport(http, self._budget, self._log))
+        finally:
+            http.close()
+        if not answer.get("access_token"):
+            raise self._refused(_service_words(answer, last))
+        token = Secret(str(answer["access_token"]))
+        theirs, ours = guid(str(claims(token).get("tid"))), guid(self._identity.tenant_id)
+        if theirs and ours and theirs != ours:
+            raise Refused(
+                "this host's managed identity belongs to another tenant",
+                f"it is of {theirs}, {self._identity.source} names {ours}",
+                "correct the tenant id, or run it on a host of that tenant",
+            )
+        return token
+
+    def _ask(self, transport: _MetadataTransport) -> tuple[dict[str, Any], Reply | None]:
+        client_id = self._identity.client_id
+        who = (
+            msal.UserAssignedManagedIdentity(client_id=client_id) if client_id else msal.SystemAssignedManagedIdentity()
+        )
+        try:
+            # A new object each time: msal remembers tokens, and answers that a service was busy.
+            client = msal.ManagedIdentityClient(who, http_client=transport)
+            answer = client.acquire_token_for_client(resource=self._resource)
+        except Unanswered as problem:
+            if problem.sent:
+                raise self._refused(str(problem), "run it again later") from None
+            raise Refused(
+                "no managed identity was found on this host",
+                f"{self._service} is not reached at {self._address} ({problem}){self._looked_for()}",
+                f"run it on a host that has one, or give {self._identity.source} a client id with a client secret",
+            ) from None
+        except _Unfit as problem:
+            raise self._refused(str(problem), "run it again later" if problem.later else "") from None
+        except PermissionError:
+            raise self._refused(
+                f"this user may not read the keys of Azure Arc's agent in {ARC_KEYS}",
+                f"make the user a member of the group {ARC_GROUP}, which needs to read that folder, and start its "
+                "service again",
+            ) from None
+        except OSError as problem:
+            why = f"the key that Azure Arc's agent has named cannot be read ({problem.strerror or 'no reason'})"
+            raise self._refused(why, f"see whether the agent writes to {ARC_KEYS}") from None
+        except Exception as problem:  # whatever msal makes of an answer; its text may quote it
+            if client_id and transport.last is not None and transport.last.status == 200:
+                raise self._refused(f"{self._service} has not confirmed that identity") from None
+            answer = {}
+            self._log.detail(f"msal: {type(problem).__name__}")
+        return (answer if isinstance(answer, dict) else {}), transport.last
+
+    def _looked_for(self) -> str:
+        if self._service != "an Azure VM's metadata service":
+            return ""
+        return (
+            f"; nor is it App Service (IDENTITY_ENDPOINT and IDENTITY_HEADER are not set) or one of Azure Arc's "
+            f"({ARC_AGENT} is not there)"
+        )
+
+    def _refused(self, why: str, todo: str = "") -> Refused:
+        name = self._identity.name
+        which = "assign that identity to this host" if self._identity.client_id else "give this host a managed identity"
+        return Refused(f"{name} got no token from {self._service} at {self._address}", why, todo or which)
+
+
+class _Unfit(Exception):
+    """An answer that is none; ``later`` where the service may give one later."""
+
+    def __init__(self, why: str, later: bool) -> None:
+        super().__init__(why)
+        self.later = later
+
+
+class _MetadataTransport:
+    """What msal asks with, by GET only."""
+
+    def __init__(self, http: Http, budget: Budget, log: Log) -> None:
+        self._http = http
+        self._budget = budget
+        self._log = log
+        self.last: Reply | None = None
+
+    def get(self, url: str, params: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
+        """Return an answer that is no "later"; repeat the request until then. Raises Unanswered, _Unfit, Stopped."""
+        for name, value in (headers or {}).items():
+            if name.lower() in ("authorization", "x-identity-header", "secret"):
+                remember(str(value).rsplit(" ", 1)[-1])
+        attempt = 1
+        while True:
+            asked = None
+            try:
+                reply = self._http.call("GET", url, name="managed identity", headers=headers, query=params, fresh=True)
+            except Unanswered as problem:
+                if not problem.sent:
+                    raise
+                why = str(problem)
+            else:
+                self.last = reply
+                if 300 <= reply.status < 400:
+                    raise _Unfit(f"it redirects elsewhere (HTTP {reply.status}), which is not followed", later=False)
+                # 404 and 410: the service, or the identity, is being set up.
+                if not (busy(reply) or reply.status in (404, 410)):
+                    return reply
+                asked, why = retry_after(reply), f"it is busy (HTTP {reply.status})"
+            attempt += 1
+            pause = pause_before(attempt, asked)
+            if pause >= self._budget.left():
+                raise _Unfit(f"{why}, also after {attempt - 1} requests", later=True)
+            if attempt == 2:
+                self._log.say(f"the managed identity has to wait: {why}")
+            self._budget.pause(pause)
+
+    def post(self, url: str, **kwargs: Any) -> Reply:
+        """Do nothing: no service that is supported is asked so."""
+        raise _Unfit("it is asked in a way that is not supported", later=False)
+
+    def close(self) -> None:
+        """The connections are closed by whoever made them."""
+
+
+def _service_words(answer: dict[str, Any], last: Reply | None) -> str:
+    """Return why there is no token: the service's own words, not what msal makes of them."""
+    if last is None:
+        return "it was not asked"
+    body = last.json()
+    nested = body.get("error")
+    found = [body.get("error_description"), body.get("message"), nested if isinstance(nested, str) else None]
+    text = next((each for each in found if isinstance(each, str) and each.strip()), "")
+    first = foreign(text.strip().splitlines()[0]) if text else "its answer has no readable reason"
+    return f"{first} (HTTP {last.status})"
 
 
 # ---- services.entra -------------------------------------------------------------------------------------------------
@@ -645,16 +1585,17 @@ def _words(problem: Exception) -> str:
 
 try:
     import msal
-    from msal.exceptions import MsalServiceError
 except ImportError as _problem:
     MSAL_PROBLEM = str(_problem)
 else:
     MSAL_PROBLEM = ""
 
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 # AADSTS numbers: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _WRONG_SECRET, _EXPIRED_SECRET = 7000215, 7000222
-_BUSY = {90006, 90012, 90024, 90033, 90055, 90090}
+_OUT_OF_TIME = 700024
+_NO_FEDERATION = (70021, 700211, 700212, 700213, 7002131, 7002138)
+# 50196: too many sign-ins of one client in a row.
+_BUSY = {50196, 90006, 90012, 90024, 90033, 90055, 90090}
 _WORDS = {
     _WRONG_SECRET: "the client secret is not valid (a secret's value is needed, not its id)",
     _EXPIRED_SECRET: "the client secret has expired",
@@ -666,6 +1607,15 @@ _WORDS = {
     7000216: "the client secret is empty",
     7000218: "the client secret is empty",
     500011: "Graph is not known in this tenant: authority and Graph endpoint belong to different clouds",
+    70021: "no federated credential of the application fits the token",
+    700211: "no federated credential of the application names the issuer of the token",
+    700212: "no federated credential of the application names the audience of the token",
+    700213: "no federated credential of the application names the subject of the token",
+    7002131: "no federated credential of the application names the subject of the token, and no expression fits it",
+    7002138: "no federated credential of the application names the subject of the token: upper and lower case differ",
+    70023: "the federated token is valid for more than a day, which Entra does not take",
+    _OUT_OF_TIME: "what was presented is not valid at this time",
+    700027: "the certificate is not registered on the application, or has ended",
 }
 # Waiting changes none of these for an application that exists.
 _FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011}
@@ -679,6 +1629,13 @@ class Cloud:
     authority: str
     graph: str
 
+    @property
+    def is_microsofts(self) -> bool:
+        """Whether both endpoints are known to be Microsoft's."""
+        clouds = CLOUDS.values()
+        graphs = {_DEFENSE_GRAPH, *(cloud.graph for cloud in clouds)}
+        return self.graph in graphs and self.authority in {cloud.authority for cloud in clouds}
+
 
 # https://learn.microsoft.com/graph/deployments and https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud
 CLOUDS = {
@@ -686,6 +1643,16 @@ CLOUDS = {
     "AzureUSGovernment": Cloud("https://login.microsoftonline.us", "https://graph.microsoft.us"),
     "AzureChinaCloud": Cloud("https://login.partner.microsoftonline.cn", "https://microsoftgraph.chinacloudapi.cn"),
 }
+# Older names of these authorities, which AKS and other tools may still use.
+_ALIASES = {
+    "https://login.windows.net": CLOUDS["AzureCloud"].authority,
+    "https://login.microsoft.com": CLOUDS["AzureCloud"].authority,
+    "https://sts.windows.net": CLOUDS["AzureCloud"].authority,
+    "https://login.usgovcloudapi.net": CLOUDS["AzureUSGovernment"].authority,
+    "https://login.chinacloudapi.cn": CLOUDS["AzureChinaCloud"].authority,
+}
+# That of the US Department of Defense (L5), which shares its authority with AzureUSGovernment (L4).
+_DEFENSE_GRAPH = "https://dod-graph.microsoft.us"
 
 
 def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
@@ -693,13 +1660,22 @@ def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
 
     Both may come with or without ``https://``. ``where`` names their origin. Raises BadInput.
     """
-    login = _root_url(authority, "authority", where)
+    login = authority_root(authority, where)
     if graph:
         return Cloud(login, _root_url(graph, "Graph endpoint", where))
     for cloud in CLOUDS.values():
         if cloud.authority == login:
             return cloud
     raise BadInput(f"{where} names the authority {login} but no Graph endpoint", todo="add the Graph endpoint")
+
+
+def authority_root(text: str, where: str) -> str:
+    """Return the https root of an authority, which may come without ``https://``, under its newest name.
+
+    Raises BadInput.
+    """
+    url = _root_url(text, "authority", where)
+    return _ALIASES.get(url, url)
 
 
 def _root_url(text: str, what: str, where: str) -> str:
@@ -714,33 +1690,22 @@ def _root_url(text: str, what: str, where: str) -> str:
     return "https://" + urlsplit(url).netloc.lower()
 
 
+class Answer(Enum):
+    """What one sign-in has shown of the secret that it was made with."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"  # Entra's word that the secret is wrong or expired
+    LATER = "later"  # neither yes nor no: busy, or no answer
+    NEVER = "never"  # neither, and waiting does not change it
+
+
 @dataclass(frozen=True)
-class Identity:
-    """What the admin application signs in with. ``source`` says where it was found, in words."""
+class SignIn:
+    """One sign-in: its answer, in words why, and the pause in seconds that Entra asks for."""
 
-    client_id: str
-    tenant_id: str
-    source: str
-    secret: Secret | None = None
-    certificate: Secret | None = None  # PEM: private key and certificate
-    record_uid: str = ""
-
-    def __post_init__(self) -> None:
-        if guid(self.client_id) is None:
-            remember(self.client_id)  # what was entered in the wrong field may be a secret
-        if not _TENANT.fullmatch(self.tenant_id):
-            raise BadInput(
-                f"the tenant id of {self.source} is neither an id nor a domain",
-                todo="enter the directory (tenant) id",
-            )
-
-
-class Proof(Enum):
-    """What one attempt to sign in with a new secret has shown."""
-
-    SIGNED_IN = "signed in"
-    NOT_YET = "not yet"
-    NEVER = "never"
+    answer: Answer
+    why: str = ""
+    wait: float | None = None
 
 
 class Entra:
@@ -761,12 +1726,14 @@ class Entra:
         """Return an access token of the admin application for Graph.
 
         A secret that Entra calls wrong is tried again for some seconds: after a rotation of the admin application
-        itself not every replica knows it yet. Raises Refused.
+        itself not every replica knows it yet. What comes from a file is read afresh. Raises Refused, BadInput.
         """
+        if identity.managed:
+            return ManagedIdentity(identity, self._cloud.graph, self._budget, self._log).token()
         for attempt in range(1, _ADMIN_ATTEMPTS + 1):
             answer = self._acquire(identity)
             if "access_token" in answer:
-                self._log.say(f"signed in as {identity.client_id} from {identity.source}")
+                self._log.detail(f"signed in as {identity.client_id}")
                 return Secret(str(answer["access_token"]))
             pause = 2.0 * attempt
             if _WRONG_SECRET not in _codes(answer) or attempt == _ADMIN_ATTEMPTS or pause >= self._budget.left():
@@ -780,11 +1747,15 @@ class Entra:
         )
 
     def _acquire(self, identity: Identity) -> Mapping[str, Any]:
-        transport = _Transport(self._http)
+        transport = _Transport(self._http, self._cloud)
         credential: Any = identity.secret.reveal() if identity.secret else None
+        token: Secret | None = None
         if identity.certificate:
-            pem = identity.certificate.reveal()
-            credential = {"private_key": pem, "public_certificate": pem}
+            pair = open_certificate(identity.certificate)
+            credential = {"private_key": pair.private_key.reveal(), "public_certificate": pair.certificate}
+        elif identity.token:
+            token = identity.token.fetch()
+            credential = {"client_assertion": token.reveal}
         try:
             # A new object each time: msal answers from its caches otherwise, and a 400 stays cached for 60 s.
             # No instance discovery: the authority is from our table, or was named by the administrator.
@@ -795,29 +1766,27 @@ class Entra:
                 instance_discovery=False,
                 http_client=transport,
             )
-            self._token_endpoint = client.authority.token_endpoint
             answer: Mapping[str, Any] = client.acquire_token_for_client([self._cloud.graph + "/.default"])
         except Unanswered as problem:
-            raise Refused(f"{self._cloud.authority} was not reached", str(problem), REACH) from None
-        except MsalServiceError:
-            answer = {}
-        except (ValueError, KeyError, TypeError) as problem:
-            if identity.certificate and (transport.last is None or transport.last.status == 200):
-                raise BadInput(
-                    f"the certificate of {identity.source} cannot be used", type(problem).__name__, "check the PEM file"
-                ) from None
+            raise Refused(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
+        except Refused:
+            raise
+        except Exception as problem:  # whatever msal makes of an answer
+            self._log.detail(f"msal: {type(problem).__name__}")
             answer = {}
         if "access_token" not in answer and transport.last is not None:
             # msal hides the body of a failed discovery, which is where an unknown tenant shows.
-            return {"http_status": transport.last.status, **transport.last.json(), **answer}
+            answer = {**_with_origin(transport.last), **answer}
+        if _OUT_OF_TIME in _codes(answer) and transport.last is not None:
+            raise _out_of_time(identity, token, transport.last)
         return answer
 
-    def prove(self, client_id: str, secret: Secret) -> tuple[Proof, str]:
-        """Try once to sign in with a new secret; return what it shows, and in words why.
+    def sign_in(self, client_id: str, secret: Secret) -> SignIn:
+        """Sign in once with a secret of an application, over a connection of its own; say what it shows.
 
         One plain request, as documented in
         https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow: msal's caches are not
-        keyed by the secret and could answer for the old one. Raises Stopped.
+        keyed by the secret and could answer for another one. Raises Stopped.
         """
         body = {
             "grant_type": "client_credentials",
@@ -826,42 +1795,52 @@ class Entra:
             "scope": self._cloud.graph + "/.default",
         }
         try:
-            reply = self._http.call(
-                "POST", self._token_endpoint, name="sign-in with the new secret", body=body, retry=_retry
-            )
+            reply = self._http.call("POST", self._token_endpoint, name="sign-in", body=body, fresh=True)
         except Unanswered as problem:
-            return Proof.NOT_YET, str(problem)
+            return SignIn(Answer.LATER, str(problem))
         answer = reply.json()
         if reply.status == 200 and answer.get("access_token"):
-            return Proof.SIGNED_IN, ""
+            return SignIn(Answer.TAKEN)
         if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
-            return Proof.NOT_YET, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})"
-        return classify(reply), _reason({"http_status": reply.status, **answer})
+            return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})")
+        return SignIn(classify(reply), _reason(_with_origin(reply)), retry_after(reply))
 
 
-def classify(reply: Reply) -> Proof:
-    """Return whether waiting may change a refused sign-in with a secret that was made a moment ago."""
+def classify(reply: Reply) -> Answer:
+    """Return whether waiting may change a sign-in that was neither taken nor refused."""
     answer = reply.json()
     codes = set(_codes(answer))
     error = answer.get("error")
     if codes & _FINAL:
-        return Proof.NEVER
-    if codes & (_BUSY | {_WRONG_SECRET, _EXPIRED_SECRET}) or busy(reply):
-        return Proof.NOT_YET
-    if error in ("invalid_client", "temporarily_unavailable", "server_error") or not error:
-        return Proof.NOT_YET
-    return Proof.NEVER
+        return Answer.NEVER
+    if codes & _BUSY or busy(reply) or not error:
+        return Answer.LATER
+    waits = error in ("invalid_client", "temporarily_unavailable", "server_error")
+    return Answer.LATER if waits else Answer.NEVER
 
 
 class _Transport:
     """What msal sends its requests with: our timeouts and retries. Asking for a token is safe to repeat."""
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, cloud: Cloud) -> None:
         self._http = http
+        self._cloud = cloud
         self.last: Reply | None = None
 
     def get(self, url: str, params: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
-        return self._call("GET", url, params, None, headers)
+        reply = self._call("GET", url, params, None, headers)
+        if reply.status < 400:
+            self._check(reply)
+        return reply
+
+    def _check(self, discovery: Reply) -> None:
+        """The secret goes where discovery says: to the authority itself, or nowhere. Raises Refused."""
+        endpoint, name = discovery.json().get("token_endpoint"), self._cloud.authority
+        if _is_below(endpoint, name):
+            return
+        todo = "choose the cloud that the tenant is in" if endpoint else discovery.remedy()
+        why = discovery.between() or "it names no token endpoint of its own"
+        raise Refused(f"{name} does not say where to sign in", why, todo)
 
     def post(self, url: str, params: Any = None, data: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
         return self._call("POST", url, params, data, headers)
@@ -873,6 +1852,19 @@ class _Transport:
         name = "sign-in of the admin application" if method == "POST" else "discovery"
         self.last = self._http.call(method, url, name=name, headers=headers, body=body, query=query, retry=_retry)
         return self.last
+
+
+def _is_below(url: Any, root: str) -> bool:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+        return f"{parts.scheme}://{parts.netloc}".lower() == root and len(parts.path) > 1
+    except ValueError:
+        return False
+
+
+def _with_origin(reply: Reply) -> dict[str, Any]:
+    """Return the answer, with what ``_reason`` and ``_advice`` need where it is not Entra's."""
+    return {**reply.json(), "http_status": reply.status, "between": reply.between(), "remedy": reply.remedy()}
 
 
 def _retry(reply: Reply) -> bool:
@@ -889,12 +1881,30 @@ def _reason(answer: Mapping[str, Any]) -> str:
     for code in _codes(answer):
         if code in _WORDS:
             return f"{_WORDS[code]} (AADSTS{code})"
-    lines = str(answer.get("error_description") or "").splitlines()
+    lines = str(answer.get("error_description") or "").strip().splitlines()
     error = answer.get("error")
     if lines:
-        return f"{error}: {lines[0][:300]}"
+        return f"{foreign(error)}: {foreign(lines[0])}"
+    if answer.get("between"):
+        return str(answer["between"])
     status = answer.get("http_status")
-    return str(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
+    return foreign(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
+
+
+def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refused:
+    """Say whether it is the token that has ended or this host's clock that is wrong."""
+    what, now = f"the admin application {identity.client_id} could not sign in", datetime.now(timezone.utc)
+    try:
+        theirs = parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        theirs = now
+    end = end_of(token) if token else None
+    if identity.token and end is not None and end <= theirs:
+        why = f"{identity.token.name} has expired, it was valid until {format_time(end)} (AADSTS{_OUT_OF_TIME})"
+        return Refused(what, why, "see to whatever issues the token; it is read anew at each sign-in")
+    apart = abs((now - theirs).total_seconds())
+    why = f"{_WORDS[_OUT_OF_TIME]}; this host's clock differs from Entra's by {apart:.0f} s (AADSTS{_OUT_OF_TIME})"
+    return Refused(what, why, "let the host keep its time (NTP)")
 
 
 def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
@@ -906,9 +1916,16 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
         7000112: "enable the admin application",
         53003: "exempt the admin application from the policy, or allow this host",
     }
+    if identity.token:
+        compare = f"compare issuer, subject and audience of {identity.token.name} with the federated credentials of"
+        advice.update(dict.fromkeys(_NO_FEDERATION, f"{compare} the application {identity.client_id}"))
+    if identity.certificate:
+        advice[700027] = f"upload {identity.certificate.name}, without its key, to the application's certificates"
     for code in _codes(answer):
         if code in advice:
             return advice[code]
+    if answer.get("between"):
+        return str(answer["remedy"])
     return f"check {identity.source}"
 
 
@@ -921,14 +1938,16 @@ _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
 _TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
 _LATER = (408, 409, 424, 429)
 _CONCURRENT = "Directory_ConcurrencyViolation"
+_FULL = "TooManyAppPasswords"
 
 
 class NotDone(Exception):
     """A call of Graph did not succeed. ``why`` and ``todo`` are for people.
 
     ``certain`` tells that Graph has refused; otherwise the call may have taken effect, or may do so later.
-    ``busy`` tells that by Graph's words the call was not carried out, and may be later. ``status`` is that of the
-    HTTP answer, 0 where there was none. ``wait`` is the pause in seconds that Graph asked for.
+    ``busy`` tells that by Graph's words the call was not carried out, and may be later. ``full`` tells that the
+    application holds as many secrets as it may. ``status`` is that of the HTTP answer, 0 where there was none.
+    ``wait`` is the pause in seconds that Graph asked for.
     """
 
     def __init__(
@@ -938,6 +1957,7 @@ class NotDone(Exception):
         *,
         certain: bool = True,
         busy: bool = False,
+        full: bool = False,
         status: int = 0,
         wait: float | None = None,
     ) -> None:
@@ -946,12 +1966,13 @@ class NotDone(Exception):
         self.todo = todo
         self.certain = certain
         self.busy = busy
+        self.full = full
         self.status = status
         self.wait = wait
 
 
 class Graph:
-    """The applications of one tenant, as one admin application may see them.
+    """The applications of one tenant, as one admin application may see them; ``admin`` is its client id, if known.
 
     ``sign_in`` returns a fresh access token; it is asked once at first and again after a 401.
     """
@@ -963,6 +1984,10 @@ class Graph:
         self._sign_in = sign_in
         self._log = log
         self._token: Secret | None = None
+
+    def connect(self) -> None:
+        """Fetch the first token. Raises Refused, BadInput."""
+        self._token = self._sign_in()
 
     def find(self, identifier: str, client_id_first: bool = False) -> Application:
         """Return the application with that object id or client id.
@@ -996,24 +2021,32 @@ class Graph:
         raise Refused(f"the application {wanted} could not be read", problem.why, problem.todo)
 
     def read(self, application: Application) -> Application:
-        """Read the application afresh. Raises NotDone."""
-        return self._read("/" + application.object_id)
+        """Read the application afresh, over a connection of its own. Raises NotDone."""
+        with _if_known():
+            return self._read("/" + application.object_id, fresh=True)
 
-    def _read(self, form: str) -> Application:
+    def _read(self, form: str, fresh: bool = False) -> Application:
         reply = self._call(
-            "GET", "/applications" + form, "read application", {"$select": _SELECT}, None, retry=_busy_or_garbled
+            "GET",
+            "/applications" + form,
+            "read application",
+            {"$select": _SELECT},
+            retry=_again_or_garbled,
+            fresh=fresh,
         )
         body = reply.json()
         object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
-        if not object_id or not client_id:
-            raise NotDone("Graph's answer is no application", certain=False)
         listed = body.get("passwordCredentials")
+        if not object_id or not client_id or not isinstance(listed, list):
+            between = reply.between()
+            why = between or "Graph's answer is no application with a list of its secrets"
+            raise NotDone(why, between and reply.remedy(), certain=False)
         return Application(
             object_id,
             client_id,
-            str(body.get("displayName") or client_id),
+            foreign(body.get("displayName") or client_id),
             str(body.get("signInAudience")).lower() in _TWO_SECRETS,
-            tuple(credentials_in(listed if isinstance(listed, list) else [])),
+            tuple(credentials_in(listed)),
             _server_time(reply),
         )
 
@@ -1025,9 +2058,8 @@ class Graph:
         """
         wanted = {"displayName": display_name, "endDateTime": format_time(end)}
         body = {"passwordCredential": wanted}
-        reply = self._call(
-            "POST", f"/applications/{application.object_id}/addPassword", "add password", None, body, retry=None
-        )
+        with _if_known():
+            reply = self._call("POST", f"/applications/{application.object_id}/addPassword", "add password", body=body)
         answer = reply.json()
         text = answer.get("secretText")
         found = credentials_in([answer])
@@ -1048,7 +2080,8 @@ class Graph:
         """
         body, path = {"keyId": key_id}, f"/applications/{application.object_id}/removePassword"
         try:
-            self._call("POST", path, "remove password", None, body, retry=_again)
+            with _if_known():
+                self._call("POST", path, "remove password", body=body, retry=_again)
         except NotDone as problem:
             if problem.status == 400 and "no password credential found" in problem.why.lower():
                 return False
@@ -1057,24 +2090,25 @@ class Graph:
 
     def roles(self) -> set[str] | None:
         """Return the application permissions in the access token; None where it cannot be read (it is opaque)."""
-        token = self._token.reveal() if self._token else ""
-        try:
-            payload = token.split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            return {str(role) for role in claims.get("roles", [])}
-        except (IndexError, ValueError, AttributeError, TypeError):
-            return None
+        said = claims(self._token) if self._token else {}
+        roles = said.get("roles", [])
+        return {str(role) for role in roles} if said and isinstance(roles, list) else None
 
     def owns(self, application: Application) -> bool | None:
         """Return whether the admin application's service principal owns the application, None if Graph does not say.
 
         The call that Application.ReadWrite.OwnedBy allows: https://learn.microsoft.com/graph/permissions-reference.
         """
-        path = f"/servicePrincipals(appId='{self._admin}')/ownedObjects"
+        said = claims(self._token) if self._token else {}
+        # A host's own managed identity is known by its tokens alone.
+        admin = self._admin or guid(str(said.get("appid")))
+        if not admin:
+            return None
+        path = f"/servicePrincipals(appId='{admin}')/ownedObjects"
         query: dict[str, str] | None = {"$select": "id", "$top": "999"}
         for page in range(20):
             try:
-                reply = self._call("GET", path, f"owned objects, page {page + 1}", query, None, retry=_busy_or_garbled)
+                reply = self._call("GET", path, f"owned objects, page {page + 1}", query, retry=_again_or_garbled)
             except NotDone:
                 return None
             body = reply.json()
@@ -1094,14 +2128,15 @@ class Graph:
         method: str,
         path: str,
         name: str,
-        query: Mapping[str, str] | None,
-        body: dict[str, Any] | None,
-        retry: Callable[[Reply], bool] | None,
+        query: Mapping[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+        retry: Callable[[Reply], bool] | None = None,
+        fresh: bool = False,
     ) -> Reply:
-        for fresh in (False, True):
+        for again in (False, True):
             if self._token is None:
                 self._token = self._sign_in()
-            elif fresh:
+            elif again:
                 self._token = self._sign_in_again()
             headers = {
                 "Authorization": "Bearer " + self._token.reveal(),
@@ -1112,11 +2147,11 @@ class Graph:
             data = None if body is None else json.dumps(body)
             try:
                 url = self._root + path
-                reply = self._http.call(method, url, name=name, headers=headers, body=data, query=query, retry=retry)
+                reply = self._http.call(
+                    method, url, name=name, headers=headers, body=data, query=query, retry=retry, fresh=fresh
+                )
             except Unanswered as problem:
-                raise NotDone(
-                    f"Graph did not answer: {problem}", "check the network", certain=not problem.sent
-                ) from None
+                raise NotDone(f"Graph did not answer: {problem}", problem.todo, certain=not problem.sent) from None
             if reply.status != 401:
                 break
             self._log.detail("Graph does not accept the token; signing in again")
@@ -1130,15 +2165,20 @@ class Graph:
         except Refused as problem:
             raise NotDone(f"Graph does not accept the token any more; {problem.message}", status=401) from None
 
+    def _who(self) -> str:
+        return f"the admin application {self._admin}" if self._admin else "this host's managed identity"
+
     def _problem(self, reply: Reply) -> NotDone:
         error = reply.json().get("error")
         error = error if isinstance(error, dict) else {}
-        code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        code, message = foreign(error.get("code") or ""), foreign(error.get("message") or "")
+        if not code and reply.between():
+            return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
         why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
         if reply.status == 403:
             why = f"{message or 'access denied'} ({code or reply.status})"
             todo = (
-                f"grant Application.ReadWrite.OwnedBy to the admin application {self._admin}, consent to it, and make "
+                f"grant Application.ReadWrite.OwnedBy to {self._who()}, consent to it, and make "
                 "its service principal an owner of the application"
             )
         elif code == "CredentialInvalidLifetimeAsPerAppPolicy":
@@ -1158,18 +2198,32 @@ class Graph:
             todo,
             certain=certain,
             busy=reply.status == 429 or code == _CONCURRENT,
+            full=code == _FULL,
             status=reply.status,
             wait=retry_after(reply),
         )
 
 
+@contextmanager
+def _if_known() -> Iterator[None]:
+    """Let "not found" mean "later" for an application that was read before: a replica has not heard of it, or of the
+    last write to it, yet (https://github.com/hashicorp/terraform-provider-azuread/issues/661)."""
+    try:
+        yield
+    except NotDone as problem:
+        if problem.status == 404:
+            problem.certain, problem.busy = False, True
+        raise
+
+
 def _again(reply: Reply) -> bool:
-    error = reply.json().get("error")
-    return busy(reply) or (reply.status == 409 and isinstance(error, dict) and error.get("code") == _CONCURRENT)
+    return busy(reply) or reply.status == 409
 
 
-def _busy_or_garbled(reply: Reply) -> bool:
-    return _again(reply) or (reply.status == 200 and not reply.json())
+def _again_or_garbled(reply: Reply) -> bool:
+    body = reply.json()
+    lists = isinstance(body.get("passwordCredentials", body.get("value")), list)
+    return _again(reply) or (reply.status == 200 and not lists)
 
 
 def _server_time(reply: Reply) -> datetime:
@@ -1192,15 +2246,19 @@ def normalise(label: str) -> str:
     return _PUNCTUATION.sub("", label.casefold())
 
 
+def find_all(labels: Sequence[Any], wanted: str) -> list[int]:
+    """Return the indexes of the labels that match ``wanted`` best: those that equal it, else those that do when
+    normalised. More than one is a tie, which only people can decide."""
+    exact = [index for index, label in enumerate(labels) if label == wanted]
+    plain = normalise(wanted)
+    return exact or [
+        index for index, label in enumerate(labels) if isinstance(label, str) and normalise(label) == plain
+    ]
+
+
 def find(labels: Sequence[Any], wanted: str) -> int | None:
     """Return the index of the first label that equals ``wanted``, else of the first that does when normalised."""
-    if wanted in labels:
-        return labels.index(wanted)
-    plain = normalise(wanted)
-    for index, label in enumerate(labels):
-        if isinstance(label, str) and normalise(label) == plain:
-            return index
-    return None
+    return next(iter(find_all(labels, wanted)), None)
 
 
 def text_of(value: Any) -> str:
@@ -1223,385 +2281,100 @@ class Labelled:
     def get(self, *labels: str) -> str:
         """Return the first value that is not blank under one of the labels; empty where there is none.
 
-        Each label is matched exactly first, then without case and punctuation.
+        Each label is matched exactly first, then without case and punctuation. Raises BadInput where several fields
+        match equally well and hold different values.
         """
         pairs = [pair for pair in self._pairs if pair[1]]
         names = [label for label, value in pairs]
         for label in labels:
-            index = find(names, label)
-            if index is not None:
-                return pairs[index][1]
+            found = find_all(names, label)
+            if len({pairs[index][1] for index in found}) > 1:
+                tied = " and ".join(repr(names[index]) for index in found)
+                what = f"several fields of the record {self.title!r} ({self.uid}) match {label} equally well: {tied}"
+                raise BadInput(what, "they hold different values", "remove or rename all but one of them")
+            if found:
+                return pairs[found[0]][1]
         return ""
 
     def __repr__(self) -> str:
         return f"Labelled({self.uid!r}, {[label for label, value in self._pairs]!r})"
 
 
-# ---- rotation.identity ----------------------------------------------------------------------------------------------
-# Where the admin application's credential comes from: the first source that is there, in whatever order.
+# ---- services.secrecy -----------------------------------------------------------------------------------------------
+# What a record holds that is not to be said: its secrets, and what is not what the label of its field says.
+#
+# People type a secret into the field beside the right one. A value of a field of ours may be said only if it is what such
+# a field holds: a key id only if it is a GUID, a date only if it parses.
 
 
-# Every spelling that Keeper's own tools give the fields of an Azure PAM configuration, normalised
-# (Commander, the SaaS plug-ins' pamazure..., the KSM helper, Commander's old commands).
-_CLIENT_ID = ("clientId", "pamazureclientid")
-_CLIENT_SECRET = ("clientSecret", "pamazureclientsecret")
-_TENANT_ID = ("tenantId", "pamazuretenantid")
+_UID = re.compile(r"[A-Za-z0-9_-]{22}")
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
+_ENDPOINT = re.compile(r"(?:https://)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d+)?(?:/\S{,16})?", re.IGNORECASE)
+_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[\w@. /\\-]{0,254}")
+# In types of fields, and in labels where no type is known: the Gateway passes labels, or types where there are none.
+_SECRET = re.compile(r"secret|passw|passphrase|passkey|token|privatekey|keypair|pincode|onetimecode|apikey")
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The places to look at, in the order in which they count; ``cloud`` counts before what records name."""
-
-    explicit: Identity | None = None
-    attached: Sequence[Labelled] = ()
-    own: Labelled | None = None
-    configuration: Labelled | None = None
-    fallback: Identity | None = None
-    cloud: Cloud | None = None
-    default_cloud: Cloud = CLOUDS["AzureCloud"]
-    # What to do where none of them holds an identity.
-    advice: str = "attach a record with application_client_id, client_secret and tenant_id"
+def _is_guid(text: str) -> bool:
+    return guid(text) is not None
 
 
-def choose(sources: Sources) -> tuple[Identity, Cloud]:
-    """Return the admin identity and the cloud it lives in. Raises BadInput naming what is missing where."""
-    identity, record = _identity(sources)
-    return identity, sources.cloud or _cloud(record) or _cloud(sources.configuration) or sources.default_cloud
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
-def admin_hints(sources: Sources, client_id: str) -> tuple[str, ...]:
-    """Return the hints (first three characters) of secrets of the application ``client_id`` itself that are kept
-    elsewhere than in its own record, and that an admin application signs in with: they are not to be removed, whichever
-    of the sources this run uses."""
-    held = [(identity.client_id, identity.secret) for identity in (sources.explicit, sources.fallback) if identity]
-    holders: list[tuple[Labelled, Sequence[str], Sequence[str]]] = [
-        (record, ("application_client_id",), ("client_secret",)) for record in sources.attached
-    ]
-    if sources.configuration is not None:
-        holders.append((sources.configuration, _CLIENT_ID, _CLIENT_SECRET))
-    held += [(record.get(*name), Secret(record.get(*secret))) for record, name, secret in holders]
-    same = [secret for name, secret in held if name.strip().lower() == client_id and secret]
-    return tuple(secret.reveal()[:3] for secret in same)
+def _is_none(text: str) -> bool:
+    """Whatever is short enough to be one of a few words is not searched for anyway."""
+    return False
 
 
-def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
-    if sources.explicit:
-        return sources.explicit, None
-    carriers = [record for record in sources.attached if record.get("application_client_id")]
-    if len({record.get("application_client_id").lower() for record in carriers}) > 1:
-        raise BadInput(
-            "several records with an application_client_id are attached",
-            ", ".join(sorted(_name(record) for record in carriers)),
-            "attach the record of one admin application only",
-        )
-    if not carriers and sources.own is not None and sources.own.get("application_client_id"):
-        carriers = [sources.own]
-    if carriers:
-        record = min(carriers, key=lambda carrier: carrier.uid)
-        return _read(record, ("application_client_id",), ("client_secret",), ("tenant_id",)), record
-    configuration = sources.configuration
-    if configuration is not None and (configuration.get(*_CLIENT_ID) or configuration.get(*_CLIENT_SECRET)):
-        return _read(configuration, _CLIENT_ID, _CLIENT_SECRET, _TENANT_ID), configuration
-    if sources.fallback:
-        return sources.fallback, None
-    if configuration is not None:
-        raise BadInput(
-            f"{_name(configuration)} holds no client id and client secret",
-            "no other source of an admin identity is there",
-            sources.advice,
-        )
-    raise BadInput(
-        "no admin identity was found",
-        "none of the records that could hold one does",
-        sources.advice,
-    )
-
-
-def _read(
-    record: Labelled, client_id: Sequence[str], client_secret: Sequence[str], tenant_id: Sequence[str]
-) -> Identity:
-    missing = [labels[0] for labels in (client_id, client_secret, tenant_id) if not record.get(*labels)]
-    if missing:
-        raise BadInput(f"{_name(record)} lacks " + " and ".join(missing), todo="fill in the fields")
-    return Identity(
-        record.get(*client_id),
-        record.get(*tenant_id),
-        _name(record),
-        secret=Secret(record.get(*client_secret)),
-        record_uid=record.uid,
-    )
-
-
-def _cloud(record: Labelled | None) -> Cloud | None:
-    if record is None:
-        return None
-    authority, graph = record.get("Azure Authority FQDN"), record.get("Azure Graph Endpoint")
-    if not authority and not graph:
-        return None
-    if not authority:
-        raise BadInput(
-            f"{_name(record)} has an Azure Graph Endpoint but no Azure Authority FQDN", todo="fill in both or none"
-        )
-    return custom_cloud(authority, graph, _name(record))
-
-
-def _name(record: Labelled) -> str:
-    return f"the record {record.title!r} ({record.uid})" if record.title else f"the record {record.uid}"
-
-
-# ---- rotation.plan --------------------------------------------------------------------------------------------------
-# What is to be done to an application, and why. Pure decisions: nothing here reads a clock, a vault or a network.
-
-
-# Longer than a rotation may take (1075 s with the highest verify_timeout): an unpublished secret of ours that is older
-# belongs to no run any more.
-IN_FLIGHT = timedelta(minutes=20)
-ROTATE, FINISH, NOTHING = "rotate", "finish", "nothing"
-RETIRE_CHOICES = ("all", "managed", "none")
-ROTATE_CHOICES = ("always", "expiring")
-_LIMITS = {
-    "lifetime_days": (1, 36500),
-    "keep_previous": (0, 1000),
-    "verify_timeout": (1, 900),
-    "min_days_left": (0, 36500),
+_OURS: dict[str, Callable[[str], bool]] = {
+    "applicationobjectid": _is_guid,
+    "applicationclientid": _is_guid,
+    "clientsecretid": _is_guid,
+    "clientid": _is_guid,
+    "pamazureclientid": _is_guid,
+    # Somebody has entered the secret's id in place of its value: to mask it would mask it everywhere.
+    "clientsecret": _is_guid,
+    "tenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
+    "pamazuretenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
+    "expires": lambda text: parse_time(text) is not None,
+    "lifetimedays": _is_number,
+    "keepprevious": _is_number,
+    "verifytimeout": _is_number,
+    # "token" in its label does not make a path a secret.
+    "oidctokenfilepath": lambda text: bool(_PATH.fullmatch(text)),
+    "certificatepath": lambda text: bool(_PATH.fullmatch(text)),
+    "managedidentity": _is_none,
+    "verify": _is_none,
+    "retire": _is_none,
+    "retireafter": _is_none,
+    "adopt": lambda text: all(_UID.fullmatch(uid) for uid in re.split(r"[\s,;]+", text) if uid),
+    "azureauthorityfqdn": lambda text: bool(_ENDPOINT.fullmatch(text)),
+    "azuregraphendpoint": lambda text: bool(_ENDPOINT.fullmatch(text)),
 }
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How to rotate. Days are days of 24 hours, ``verify_timeout`` is in seconds. Raises BadInput when out of range."""
-
-    rotate: str = "always"
-    min_days_left: int = 30
-    lifetime_days: int = 365
-    keep_previous: int = 0
-    retire: str = "all"
-    verify: bool = True
-    verify_timeout: int = 120
-
-    def __post_init__(self) -> None:
-        for name, (least, most) in _LIMITS.items():
-            if not least <= getattr(self, name) <= most:
-                raise BadInput(f"{name} is {getattr(self, name)}", f"it must be from {least} to {most}", "correct it")
-        for name, choices in (("retire", RETIRE_CHOICES), ("rotate", ROTATE_CHOICES)):
-            if getattr(self, name) not in choices:
-                raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be " + " or ".join(choices), "correct it")
+def learn(fields: Iterable[tuple[str, str, Any]]) -> None:
+    """Let the scrubber know what of these fields (label, type, value) is not to be said, before anything is."""
+    for label, kind, value in fields:
+        plain = normalise(label)
+        is_as_labelled = _OURS.get(plain)
+        if is_as_labelled is None and not _SECRET.search(plain) and not _SECRET.search(normalise(kind)):
+            continue
+        for text in _texts(value):
+            if is_as_labelled is None or not is_as_labelled(text.strip()):
+                remember(text)
 
 
-def policy_of(record: Labelled, **given: object) -> Policy:
-    """Return the policy of what is ``given``, else of the record's optional Text fields, else the default.
-
-    Raises BadInput for a field that cannot be read; one in whose place something is given is not looked at.
-    """
-    values: dict[str, object] = dict(given)
-    for name in ("lifetime_days", "keep_previous", "verify_timeout"):
-        text = record.get(name)
-        if text and name not in given:
-            # No int(): it also takes underscores and other scripts' digits.
-            if not (text.isascii() and text.isdigit() and len(text) <= 9):
-                raise _unreadable(record, name, text, "a whole number")
-            values[name] = int(text)
-    verify = record.get("verify").lower()
-    if verify and "verify" not in given:
-        if verify not in _TRUE + _FALSE:
-            raise _unreadable(record, "verify", verify, "true or false")
-        values["verify"] = verify in _TRUE
-    if record.get("retire") and "retire" not in given:
-        values["retire"] = record.get("retire").lower()
-    try:
-        return Policy(**values)  # type: ignore[arg-type]
-    except BadInput as problem:
-        where = "the options and the record" if given else "the record"
-        raise BadInput(f"{where} {record.uid}: {problem.what}", problem.why, "correct it") from None
-
-
-def _unreadable(record: Labelled, name: str, text: str, wanted: str) -> BadInput:
-    return BadInput(f"the field {name} of the record {record.uid} is {text!r}", f"{wanted} is needed", "correct it")
-
-
-def marker(record_uid: str, run_id: str) -> str:
-    """Return the display name of a secret: by it a later run knows what an interrupted one has left."""
-    return f"keeper/{record_uid}/{run_id}"
-
-
-@dataclass(frozen=True)
-class Published:
-    """What the record shows before the rotation. ``hint`` is the first three characters of its secret."""
-
-    record_uid: str
-    key_id: str
-    hint: str
-    editable: bool = True
-    expires: str = ""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A secret that stays, and why."""
-
-    key_id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What would be done. ``make_room`` is removed before, ``retire`` after the new secret is published."""
-
-    action: str
-    reason: str
-    end: datetime
-    retire: tuple[Credential, ...] = ()
-    keep: tuple[Kept, ...] = ()
-    make_room: tuple[Credential, ...] = ()
-
-
-def plan(policy: Policy, published: Published, application: Application, admin_hints: Sequence[str] = ()) -> Plan:
-    """Say what is to be done, and why. Raises Refused for what would fail, before anything changes.
-
-    ``admin_hints`` are the hints of the application's secrets that an admin application signs in with from another
-    record, where the application is an admin application.
-    """
-    if not published.editable:
-        raise Refused(
-            f"the record {published.record_uid} is read-only for this KSM application",
-            "no secret was made, as it could not be stored",
-            "share the record's folder with the application with edit permission",
-        )
-    end = after(application.read_at, policy.lifetime_days)
-    due = _due(policy, published, application)
-    if due is None:
-        current = application.credential(published.key_id)
-        retire, keep = sort_out(
-            policy, published, application.credentials, current, (), admin_hints, application.read_at
-        )
-        reason = f"the secret {published.key_id} is valid until {current.end_text if current else '?'}"
-        if retire:
-            return Plan(FINISH, reason + ", but an earlier run left secrets behind", end, tuple(retire), tuple(keep))
-        return Plan(NOTHING, reason, end, (), tuple(keep))
-    room = _room(published, application)
-    before = [credential.key_id for credential in application.credentials]
-    retire, keep = sort_out(policy, published, application.credentials, None, before, admin_hints, application.read_at)
-    return Plan(ROTATE, due, end, tuple(retire), tuple(keep), room)
-
-
-def _due(policy: Policy, published: Published, application: Application) -> str | None:
-    if policy.rotate == "always":
-        return "every run rotates"
-    if not published.hint or not published.key_id:
-        return "the record holds no secret yet"
-    current = application.credential(published.key_id)
-    if current is None:
-        return f"the application has no secret {published.key_id}, which the record names"
-    if current.hint and current.hint != published.hint:
-        return f"the record's secret is not the one it names, {published.key_id}"
-    if current.end is None or current.end - application.read_at < timedelta(days=policy.min_days_left):
-        return f"the secret {published.key_id} expires {current.end_text or 'at an unknown time'}"
-    return None
-
-
-def _room(published: Published, application: Application) -> tuple[Credential, ...]:
-    if not application.two_secrets or len(application.credentials) < 2:
-        return ()
-    current = application.credential(published.key_id)
-    orphans = [item for item in application.credentials if is_orphan(item, published, current)]
-    stale = [item for item in orphans if _older(item, application.read_at - IN_FLIGHT)]
-    if len(application.credentials) - len(stale) < 2:
-        return tuple(stale)
-    raise Refused(
-        f"{application.display_name} has no room for a second secret",
-        "applications that are open to personal Microsoft accounts hold two secrets at the most, and it has two",
-        "remove the one that is not in use"
-        + (" (one is of a run that was interrupted minutes ago; a later run removes it by itself)" if orphans else ""),
-    )
-
-
-def is_orphan(credential: Credential, published: Published, current: Credential | None) -> bool:
-    """Whether an interrupted run made this secret for the record and never published it.
-
-    It is newer than the published one, ``current``; or nothing of ours was ever published: then the record names no key
-    id, and what secret it may hold is not this one.
-    """
-    if not credential.display_name.startswith(marker(published.record_uid, "")):
-        return False
-    if current is None and guid(published.key_id) is None:
-        return not published.hint or bool(credential.hint and credential.hint != published.hint)
-    return current is not None and credential.key_id != current.key_id and not _older(credential, current.start)
-
-
-def unlisted(policy: Policy, published: Published, application: Application) -> tuple[Credential, ...]:
-    """Return the secret that the record names where Graph does not list it because it was made minutes ago and has not
-    reached all replicas. That it is so young shows in its end. Where old secrets are to be kept it is left alone."""
-    key_id, end = guid(published.key_id), parse_time(published.expires)
-    if key_id is None or end is None or application.credential(key_id):
-        return ()
-    if policy.retire == "none" or policy.keep_previous:
-        return ()
-    made = end - timedelta(days=policy.lifetime_days)
-    return (Credential(key_id),) if made > application.read_at - IN_FLIGHT else ()
-
-
-def sort_out(
-    policy: Policy,
-    published: Published,
-    listed: Iterable[Credential],
-    new: Credential | None,
-    before: Iterable[str],
-    admin_hints: Sequence[str],
-    now: datetime,
-) -> tuple[list[Credential], list[Kept]]:
-    """Return the secrets to remove (oldest first) and those to keep, out of ``listed``.
-
-    ``new`` is the secret that stays (None while it is not made yet), ``before`` are the key ids that were seen before
-    it was made. A secret that may have been made after it is never removed: somebody else made it, and may be about
-    to publish it. Only a strictly earlier start, or having been seen before, proves that it was not.
-    """
-    known = {key_id.lower() for key_id in before}
-    everything = {credential.key_id: credential for credential in listed}
-    current = everything.get(published.key_id.strip().lower())
-    finishing = new is not None and current is not None and new.key_id == current.key_id
-    if new is not None:
-        everything.pop(new.key_id, None)
-    retire: list[Credential] = []
-    keep: list[Kept] = []
-    candidates: list[Credential] = []
-    for item in everything.values():
-        ours = item.display_name.startswith(marker(published.record_uid, ""))
-        orphan = is_orphan(item, published, current)
-        if new is not None and ours and item.display_name == new.display_name:
-            retire.append(item)  # the answer to an earlier attempt of the same run was lost
-        elif admin_hints and (item.hint in admin_hints if item.hint else not orphan):
-            keep.append(Kept(item.key_id, "the admin application signs in with it"))
-        elif finishing and orphan:
-            # Nothing is published in this run, so another run may still be about to publish it.
-            if _older(item, now - IN_FLIGHT):
-                retire.append(item)
-            else:
-                keep.append(Kept(item.key_id, "another run may be about to publish it"))
-        elif new is not None and not (
-            item.key_id in known or _older(item, new.start, timedelta(0) if ours else IN_FLIGHT)
-        ):
-            keep.append(Kept(item.key_id, "it was made after the secret that is published"))
-        elif orphan:
-            retire.append(item)
-        elif policy.retire == "none":
-            keep.append(Kept(item.key_id, "retire is none"))
-        elif policy.retire == "managed" and not ours and item is not current:
-            keep.append(Kept(item.key_id, "it was not made for this record"))
-        else:
-            candidates.append(item)
-    candidates.sort(key=_age, reverse=True)
-    keep += [Kept(item.key_id, "keep_previous") for item in candidates[: policy.keep_previous]]
-    retire += candidates[policy.keep_previous :]
-    return sorted(retire, key=_age), keep
-
-
-def _older(credential: Credential, than: datetime | None, by: timedelta = timedelta(0)) -> bool:
-    return credential.start is not None and than is not None and credential.start < than - by
-
-
-def _age(credential: Credential) -> tuple[float, str]:
-    return (credential.start.timestamp() if credential.start else 0.0, credential.key_id)
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))
 
 
 # ---- services.vault -------------------------------------------------------------------------------------------------
@@ -1699,6 +2472,16 @@ class VaultRecord:
         """Whether there is such a field."""
         return _field(self.data, label) is not None
 
+    def tied(self, label: str) -> list[str]:
+        """Return, where several fields match the label equally well, what each is called and where it is; else none."""
+        items = _fields(self.data)
+        found = find_all([item.get("label") for item in items], label)
+        custom = self.data.get("custom")
+        own = custom if isinstance(custom, list) else []
+        where = ["custom fields" if any(items[index] is item for item in own) else "fields" for index in found]
+        names = [f"{items[index].get('label')!r} in {place}" for index, place in zip(found, where)]
+        return names if len(names) > 1 else []
+
     def shows(self, label: str) -> bool:
         """Whether everybody who opens the record sees the field's value."""
         item = _field(self.data, label)
@@ -1723,7 +2506,7 @@ class VaultRecord:
                     data["custom"] = []
                 item = {"type": "secret" if label in secret_labels else "text", "label": label}
                 data["custom"].append(item)
-            item["value"] = [value]
+            item["value"] = [value] if value else []
         return VaultRecord(self.uid, self.title, self.type, self.revision, self.editable, data, self.sdk)
 
 
@@ -1749,12 +2532,13 @@ class NotSaved(Exception):
 class _Answered(Exception):
     """Keeper answered with an error."""
 
-    def __init__(self, status: int, code: str, message: str, wait: float | None) -> None:
-        super().__init__(f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
+    def __init__(self, status: int, code: str, message: str, wait: float | None, between: str, todo: str) -> None:
+        super().__init__(between or f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
         self.status = status
         self.code = code
         self.message = message
         self.wait = wait
+        self.between, self.todo = between, todo  # who else has answered, and what to do about that
 
     @property
     def throttled(self) -> bool:
@@ -1784,10 +2568,12 @@ class Vault:
             SecretsManager.generate_transmission_key(
                 storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
             )
+        except MemoryError:
+            raise
         except Exception as problem:
             raise BadInput(
                 "the Keeper configuration cannot be used",
-                f"{type(problem).__name__}: {problem}",
+                f"{type(problem).__name__}: {foreign(problem)}",
                 "use a configuration that has been initialised",
             ) from None
         self._sdk.post_function = self._post
@@ -1801,13 +2587,15 @@ class Vault:
         try:
             answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
         except _Answered as problem:
+            if problem.between:
+                raise Refused("Keeper was not reached", problem.between, problem.todo) from None
             raise Refused(
                 "Keeper refused to read the record",
                 str(problem),
                 "check that the KSM application and its device are not expired, removed or locked to another address",
             ) from None
         except Unanswered as problem:
-            raise Refused("Keeper was not reached", str(problem), REACH) from None
+            raise Refused("Keeper was not reached", str(problem), problem.todo) from None
         found: dict[str, VaultRecord] = {}
         mended, lost = self._mend(answer)
         for sdk in list(answer.records or []) + mended:
@@ -1922,6 +2710,8 @@ class Vault:
         if reply.status == 200:
             if not reply.body and url.endswith("/get_secret"):
                 raise Unanswered("Keeper's answer is empty", sent=True)
+            if reply.page():
+                raise Unanswered(reply.between(), sent=True, todo=reply.remedy())
             return KSMHttpResponse(200, reply.body, reply)
         raise_for = _error(reply)
         if raise_for.code == "key" and self._key_changes < _KEY_CHANGES:
@@ -1941,15 +2731,12 @@ class _SdkReply:
 
 def _error(reply: Reply) -> _Answered:
     body = reply.json()
-    code = str(body.get("result_code") or body.get("error") or "")
-    message = str(body.get("message") or body.get("additional_info") or "")
+    code = foreign(body.get("result_code") or body.get("error") or "")
+    message = foreign(body.get("message") or body.get("additional_info") or "")
     wait = retry_after(reply)
     if wait is None:
-        try:
-            wait = float(body["retry_after"])
-        except (KeyError, TypeError, ValueError):
-            wait = None
-    return _Answered(reply.status, code, message, wait)
+        wait = seconds_in(body.get("retry_after"))
+    return _Answered(reply.status, code, message, wait, "" if code else reply.between(), reply.remedy())
 
 
 def _throttle_pause(attempt: int, asked: float | None) -> float:
@@ -1962,7 +2749,9 @@ def _record(sdk: Any) -> VaultRecord | None:
         return None
     # is_editable is None where the server leaves it out.
     editable = sdk.is_editable is not False
-    return VaultRecord(sdk.uid, str(sdk.title or ""), str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
+    learn((str(item.get("label") or ""), str(item.get("type") or ""), item.get("value")) for item in _fields(sdk.dict))
+    title = bounded(sdk.title or "")
+    return VaultRecord(sdk.uid, title, str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
 
 
 def _fields(data: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -1979,12 +2768,595 @@ def _field(data: Mapping[str, Any], label: str) -> dict[str, Any] | None:
     return None if index is None else items[index]
 
 
+# ---- rotation.policy ------------------------------------------------------------------------------------------------
+# How an application is to be rotated: the options, and the fields of its record that stand for them.
+
+
+RETIRE_CHOICES = ("all", "managed", "none")
+ROTATE_CHOICES = ("always", "expiring")
+_LIMITS = {
+    "lifetime_days": (1, 36500),
+    "keep_previous": (0, 1000),
+    "verify_timeout": (1, 900),
+    "min_days_left": (0, 36500),
+}
+# Whoever may edit a record may not make a secret that outlives what the portal allows:
+# https://learn.microsoft.com/entra/identity-platform/how-to-add-credentials
+_LONGEST_FROM_A_RECORD = 730
+_LONGEST_WAIT = timedelta(days=90)
+_DURATION = re.compile(r"([0-9]{1,7})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_RECORD_UID = re.compile(r"[A-Za-z0-9_-]{22}")
+
+
+def is_record_uid(text: str) -> bool:
+    """Whether the text has the form of a record's uid."""
+    return bool(_RECORD_UID.fullmatch(text))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How to rotate. Days are days of 24 hours, ``verify_timeout`` is in seconds. Raises BadInput when out of range.
+
+    ``adopt`` are the uids of records whose secrets count as old ones of this record, as far as they do not show them.
+    """
+
+    rotate: str = "always"
+    min_days_left: int = 30
+    lifetime_days: int = 365
+    keep_previous: int = 0
+    retire: str = "all"
+    retire_after: timedelta = timedelta(seconds=30)
+    adopt: tuple[str, ...] = ()
+    verify: bool = True
+    verify_timeout: int = 120
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise BadInput(f"{name} is {getattr(self, name)}", f"it must be from {least} to {most}", "correct it")
+        for name, choices in (("retire", RETIRE_CHOICES), ("rotate", ROTATE_CHOICES)):
+            if getattr(self, name) not in choices:
+                raise BadInput(f"{name} is {getattr(self, name)!r}", "it must be " + " or ".join(choices), "correct it")
+
+
+def foresight(policy: Policy) -> list[str]:
+    """Return what the policy means for an application that is open to personal Microsoft accounts, which holds two
+    secrets at the most, and for what still uses an old secret: whatever somebody should know beforehand."""
+    found = []
+    if policy.keep_previous > 1 or policy.retire == "none":
+        found.append("an application that holds two secrets at the most can never be rotated like this")
+    elif policy.retire_after.total_seconds() > SOON:
+        found.append(
+            "an application that holds two secrets at the most, and has two, is not rotated before its old one is due "
+            "(retire_after)"
+        )
+    if not policy.retire_after:
+        found.append("with retire_after 0 what still uses the old secret fails at once")
+    return found
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the time that ``retire_after`` names: 0, or a number with s, m, h or d, up to 90d. Raises BadInput."""
+    plain = text.strip().lower()
+    match = _DURATION.fullmatch(plain)
+    if plain == "0":
+        return timedelta()
+    if match:
+        found = timedelta(**{_UNITS[match[2]]: int(match[1])})
+        if found <= _LONGEST_WAIT:
+            return found
+    raise BadInput(
+        f"retire_after is {text!r}", "it must be 0, or a number with s, m, h or d, up to 90d", "correct it, as in 12h"
+    )
+
+
+def policy_of(record: Labelled, **given: object) -> Policy:
+    """Return the policy of what is ``given``, else of the record's optional Text fields, else the default.
+
+    Raises BadInput for a field that cannot be read; one in whose place something is given is not looked at.
+    """
+    values: dict[str, object] = dict(given)
+    for name in ("lifetime_days", "keep_previous", "verify_timeout"):
+        text = record.get(name)
+        if text and name not in given:
+            # No int(): it also takes underscores and other scripts' digits.
+            if not (text.isascii() and text.isdigit() and len(text) <= 9):
+                raise _unreadable(record, name, text, "a whole number")
+            values[name] = int(text)
+            if name == "lifetime_days" and int(text) > _LONGEST_FROM_A_RECORD:
+                raise _unreadable(record, name, text, f"a number of {_LONGEST_FROM_A_RECORD} at the most")
+    verify = None if "verify" in given else truth_of(record, "verify")
+    if verify is not None:
+        values["verify"] = verify
+    if record.get("retire") and "retire" not in given:
+        values["retire"] = record.get("retire").lower()
+    if record.get("adopt") and "adopt" not in given:
+        values["adopt"] = [uid for uid in re.split(r"[\s,;]+", record.get("adopt")) if uid]
+    wait = values.get("retire_after", record.get("retire_after"))
+    try:
+        if wait != "":
+            values["retire_after"] = wait if isinstance(wait, timedelta) else parse_duration(str(wait))
+        values["adopt"] = _uids(values.get("adopt") or ())
+        return Policy(**values)  # type: ignore[arg-type]
+    except BadInput as problem:
+        where = "the options and the record" if given else "the record"
+        raise BadInput(f"{where} {record.uid}: {problem.what}", problem.why, problem.todo) from None
+
+
+def truth_of(record: Labelled, name: str) -> bool | None:
+    """Return what an optional field for true or false says; None where it says nothing. Raises BadInput."""
+    text = record.get(name).lower()
+    if text and text not in _TRUE + _FALSE:
+        raise _unreadable(record, name, text, "true or false")
+    return text in _TRUE if text else None
+
+
+def _uids(wanted: object) -> tuple[str, ...]:
+    uids = tuple(str(uid) for uid in wanted) if isinstance(wanted, (list, tuple)) else (str(wanted),)
+    for uid in uids:
+        if not is_record_uid(uid):
+            raise BadInput(f"adopt names {uid!r}", "it must be the uids of records", "correct it")
+    return uids
+
+
+def _unreadable(record: Labelled, name: str, text: str, wanted: str) -> BadInput:
+    return BadInput(f"the field {name} of the record {record.uid} is {text!r}", f"{wanted} is needed", "correct it")
+
+
+# ---- rotation.deciding ----------------------------------------------------------------------------------------------
+# What is known of each secret of an application, and one decision about each, with its reason.
+#
+# Pure: nothing here reads a clock, a vault or a network.
+
+
+# So young a secret may be missing from a list, and so much older than ours one was made by no run that is under way.
+YOUNG = timedelta(minutes=20)
+# "16-64 characters": https://learn.microsoft.com/graph/api/resources/passwordcredential
+_SHORTEST_SECRET = 16
+
+
+def marker(record_uid: str, run_id: str) -> str:
+    """Return the display name of a secret: by it a later run knows what an interrupted one has left."""
+    return f"keeper/{record_uid}/{run_id}"
+
+
+def marked_by(credential: Credential) -> str | None:
+    """Return the uid of the record that the secret was made for, as its name says; None where it says none.
+
+    What stands in the place of the uid is returned as it is, whether it looks like one or not.
+    """
+    first, slash, rest = credential.display_name.partition("/")
+    uid, second, _run = rest.partition("/")
+    return uid if first == "keeper" and slash and second else None
+
+
+def other_records(credentials: Sequence[Credential], own: str) -> list[str]:
+    """Return the uids of the other records that secrets were made for, as far as they look like uids."""
+    found = {marked_by(item) for item in credentials} - {own, None}
+    return sorted(uid for uid in found if uid and is_record_uid(uid))
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a record shows. ``hint`` is the first three characters of its secret, empty where it holds none."""
+
+    record_uid: str
+    key_id: str
+    hint: str
+    editable: bool = True
+    expires: str = ""
+
+    def shows(self, item: Credential) -> bool:
+        """Whether the record shows this secret: by the key id; where it names none, by the hint, as far as known."""
+        if guid(self.key_id) is not None:
+            return item.key_id == guid(self.key_id)
+        return bool(self.hint) and item.hint in ("", self.hint)
+
+
+def hint_of(secret: str) -> str:
+    """Return the hint of a secret; empty for what is too short to be one, as words are that hold its place."""
+    return secret[:3] if len(secret) >= _SHORTEST_SECRET else ""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A secret that something else than the record holds: ``owner`` says what, in words.
+
+    ``about`` are the client id and the object id of the application that it is for, as far as they are known there.
+    """
+
+    owner: str
+    shown: Published
+    about: frozenset[str]
+
+    def holds(self, item: Credential, application: Application) -> bool:
+        """Whether it holds this secret of the application; where no key id and no hint is known it may, so it does."""
+        if guid(self.shown.key_id) is not None:
+            return self.shown.shows(item)
+        return bool(self.about & {application.client_id, application.object_id}) and self.shown.shows(item)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A secret that stays, and why; ``until`` is the time from which on a run removes it, where there is one."""
+
+    key_id: str
+    reason: str
+    until: datetime | None = None
+
+    def as_dict(self) -> dict[str, str]:
+        """Return it as JSON data."""
+        found = {"key_id": self.key_id, "reason": self.reason}
+        return {**found, "until": format_time(self.until)} if self.until else found
+
+    def __str__(self) -> str:
+        return f"{self.key_id} ({self.reason}{', until ' + format_time(self.until) if self.until else ''})"
+
+
+class Fate(Enum):
+    """What becomes of a secret beside the one that stays."""
+
+    KEPT = 1
+    OLD = 2
+    LEFT_OVER = 3  # made by a run of this record that never published it
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one secret, why, and from when on it may be removed (a left-over: at once)."""
+
+    credential: Credential
+    fate: Fate
+    reason: str
+    due: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known when it is decided about the secrets of an application. Times are by Graph's clock.
+
+    ``published`` is what the record showed when the run began, ``shown`` the same as Graph lists it. ``new`` is the
+    secret that stays: this run's, or the shown one where no new one is needed; None while it is not made yet.
+    ``first`` are the key ids of the run's first list. ``others`` are the records that secrets were made for, None for
+    one that cannot be seen. ``bound`` is whether record and application belong together as far as can be seen.
+    """
+
+    policy: Policy
+    application: Application
+    published: Published
+    now: datetime
+    shown: Credential | None = None
+    new: Credential | None = None
+    first: frozenset[str] = frozenset()
+    published_at: datetime | None = None
+    run_name: str = ""
+    held: tuple[Holding, ...] = ()
+    others: Mapping[str, Published | None] = field(default_factory=dict)
+    bound: bool = True
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the shown secret stays, and no new one is made."""
+        return self.new is not None and self.shown is not None and self.new.key_id == self.shown.key_id
+
+    def is_ours(self, item: Credential) -> bool:
+        """Whether the secret was made for this record."""
+        return item.display_name.startswith(marker(self.published.record_uid, ""))
+
+    def expired(self, item: Credential) -> bool:
+        """Whether the secret has ended."""
+        return item.end is not None and item.end <= self.now
+
+
+def decide(item: Credential, known: Situation, listed: Sequence[Credential]) -> Decision:
+    """Say what becomes of one secret other than the one that stays. The first reason that applies is the one.
+
+    A secret that another run may be about to publish, or that something else shows, is never an old one.
+    """
+
+    def kept(reason: str) -> Decision:
+        return Decision(item, Fate.KEPT, reason)
+
+    policy, shown = known.policy, known.shown
+    ours, other = known.is_ours(item), marked_by(item)
+    if known.run_name and item.display_name == known.run_name:
+        return Decision(item, Fate.LEFT_OVER, "the answer to its making was lost")
+    left_over = is_left_over(item, known)
+    for holding in known.held:
+        # What a run never published is held by nobody, unless its first characters say so.
+        if holding.holds(item, known.application) and not (left_over and not item.hint):
+            return kept(f"{holding.owner} holds it")
+    if not _seen_before(item, known):
+        return kept("it was made after this run began: somebody may be about to use it")
+    if left_over:
+        return Decision(item, Fate.LEFT_OVER, "a run of this record has made it and never published it")
+    if known.keeps and shown is not None and not older(item, shown.start, timedelta() if ours else YOUNG):
+        return kept("it was made after the one that the record shows")
+    if other is not None and not ours:
+        theirs = known.others.get(other)
+        if theirs is not None and theirs.shows(item):
+            return kept(f"the record {other} shows it")
+        if other not in policy.adopt:
+            seen = "does not show it" if theirs is not None else "cannot be seen"
+            return kept(f"it was made for the record {other}, which {seen}: adopt that record to have it removed")
+    named = shown is not None and item.key_id == shown.key_id
+    adopted = other is not None and other in policy.adopt
+    if policy.retire == "none":
+        return kept("retire is none")
+    if policy.retire == "managed" and not (ours or named or adopted):
+        return kept("it was not made for this record")
+    if not known.bound and not ours:
+        return kept("the record names a secret that this application does not have: it may be of another application")
+    return Decision(item, Fate.OLD, "it is old", superseded(item, known, listed) + policy.retire_after)
+
+
+def _seen_before(item: Credential, known: Situation) -> bool:
+    """Whether the secret was there before this run's own, so that no run is about to publish it."""
+    named = guid(known.published.key_id)
+    start = known.new.start if known.new else None
+    return item.key_id in known.first or item.key_id == named or older(item, start, YOUNG)
+
+
+def is_left_over(item: Credential, known: Situation) -> bool:
+    """Whether an interrupted run made this secret for the record and never published it.
+
+    It is newer than the shown one; where the record names none, each of its secrets is one; where Graph does not list
+    what the record names, the end that the record shows tells when that was made.
+    """
+    published, shown = known.published, known.shown
+    if not known.is_ours(item) or item.key_id == guid(published.key_id):
+        return False
+    if shown is not None:
+        return not older(item, shown.start)
+    if guid(published.key_id) is None:
+        return not published.shows(item)
+    made = made_at(known.policy, published)
+    return made is not None and item.start is not None and item.start > made
+
+
+def made_at(policy: Policy, published: Published) -> datetime | None:
+    """Return when the secret that the record shows was made, as its end tells; None where it tells nothing."""
+    end = parse_time(published.expires)
+    try:
+        return end - timedelta(days=policy.lifetime_days) if end else None
+    except OverflowError:
+        return None
+
+
+def unlisted(policy: Policy, published: Published, application: Application, now: datetime) -> tuple[Credential, ...]:
+    """Return the secret that the record names where Graph does not list it because it was made minutes ago and has not
+    reached all replicas. That it is so young shows in its end."""
+    key_id, made = guid(published.key_id), made_at(policy, published)
+    if key_id is None or made is None or application.credential(key_id):
+        return ()
+    # An end that this lifetime does not give tells nothing: the lifetime was another one then.
+    young = abs(now - made) < YOUNG
+    return (Credential(key_id, start=made, end=parse_time(published.expires)),) if young else ()
+
+
+def contradicts(policy: Policy, published: Published, application: Application, now: datetime) -> bool:
+    """Whether the record may belong to another application: it names a key id that is not listed, nor so young that it
+    may not be yet, or holds a secret without naming one. A record that names and holds nothing does not."""
+    if guid(published.key_id) is None:
+        return bool(published.hint)
+    return application.credential(published.key_id) is None and not unlisted(policy, published, application, now)
+
+
+def superseded(item: Credential, known: Situation, listed: Sequence[Credential]) -> datetime:
+    """Return when something took the secret's place: for one older than the shown one, the start of the next secret of
+    this record, or of the shown one; for any other the time of this run's publishing. An expired one had its time."""
+    shown = known.shown
+    if known.expired(item):
+        return (item.end or known.now) - known.policy.retire_after
+    if shown is not None and item.key_id != shown.key_id and older(item, shown.start):
+        line = [*(other for other in listed if known.is_ours(other)), shown]
+        later = [other.start for other in line if other.start and item.start and other.start > item.start]
+        return min(later)
+    return known.published_at or known.now
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """What becomes of all secrets. ``left_overs`` and ``old`` are to be removed, oldest first and what the record
+    showed last; ``kept`` stay in any case."""
+
+    left_overs: tuple[Decision, ...]
+    old: tuple[Decision, ...]
+    kept: tuple[Kept, ...]
+
+    def due(self, now: datetime) -> list[Credential]:
+        """Return what may be removed by then."""
+        return [one.credential for one in (*self.left_overs, *self.old) if one.due is None or one.due <= now]
+
+    def waits(self, now: datetime) -> list[Kept]:
+        """Return what is old and not due yet."""
+        return [Kept(one.credential.key_id, "retire_after", one.due) for one in self.old if one.due and one.due > now]
+
+    def stays(self, now: datetime) -> list[Kept]:
+        """Return what a run that ends then has not removed."""
+        return [*self.kept, *self.waits(now)]
+
+    def wait_until(self, now: datetime) -> datetime | None:
+        """Return the time at which the last of those is due that are worth waiting for."""
+        soon = [one.due for one in self.old if one.due and now < one.due <= now + timedelta(seconds=SOON)]
+        return max(soon) if soon else None
+
+
+def sort_out(known: Situation, listed: Sequence[Credential]) -> Sorted:
+    """Decide about every secret that is listed, and keep the ``keep_previous`` newest of the old ones.
+
+    The one that the record showed is the newest, whatever its start: it is the one that is in use.
+    """
+    everything = {item.key_id: item for item in listed}
+    if known.new is not None:
+        everything.pop(known.new.key_id, None)
+    items = sorted(everything.values(), key=lambda item: rank(item, known))
+    decisions = [decide(item, known, items) for item in items]
+    old = [one for one in decisions if one.fate is Fate.OLD]
+    lasting = [one for one in old if not known.expired(one.credential)]
+    number = known.policy.keep_previous
+    previous = lasting[-number:] if number else []
+    kept = [Kept(one.credential.key_id, one.reason) for one in decisions if one.fate is Fate.KEPT]
+    kept += [Kept(one.credential.key_id, "keep_previous") for one in previous]
+    return Sorted(
+        tuple(one for one in decisions if one.fate is Fate.LEFT_OVER),
+        tuple(one for one in old if one not in previous),
+        tuple(kept),
+    )
+
+
+def older(credential: Credential, than: datetime | None, by: timedelta = timedelta(0)) -> bool:
+    """Whether the secret surely starts before that time, by so much at least."""
+    return credential.start is not None and than is not None and credential.start < than - by
+
+
+def rank(item: Credential, known: Situation) -> tuple[bool, float, str]:
+    """Return what to sort secrets by: the oldest comes first, what the record showed last."""
+    shown = known.shown is not None and item.key_id == known.shown.key_id
+    return shown, item.start.timestamp() if item.start else 0.0, item.key_id
+
+
+# ---- rotation.proving -----------------------------------------------------------------------------------------------
+# The proof that a secret signs in: several sign-ins in a row, as each of them asks one replica only.
+
+
+# A look that is older (seconds) is taken again before a step that cannot be taken back.
+FRESH = 10.0
+_IN_A_ROW = 3
+# The pauses (seconds) between the first sign-ins of a row, and after those that were not taken.
+_STEPS = (0.6, 1.2)
+_LONGEST_STEP = 4.0
+# Secrets were seen to take 4 to 18 s to spread (https://github.com/microsoftgraph/microsoft-graph-docs/issues/17966):
+# one that was refused at first is not published earlier, and not before the row has lasted as long as the refusals had.
+_SPREAD = 20.0
+_LONGEST_ROW = 30.0
+SHORTEST_LIMIT = 10
+# Below this limit there is no time to wait for a secret that is refused at first.
+_LIMIT_TO_WAIT = 30
+
+
+@dataclass
+class Row:
+    """The sign-ins that were taken one after the other. All times are in seconds, of one clock."""
+
+    made_at: float
+    length: int = 0
+    began: float = 0.0
+    refused_at: float | None = None
+
+    def add(self, answer: Answer, now: float) -> None:
+        """Count one more sign-in; a refusal begins the row anew, what is neither yes nor no changes nothing."""
+        if answer is Answer.TAKEN:
+            self.began = self.began if self.length else now
+            self.length += 1
+        elif answer is Answer.REFUSED:
+            self.length, self.refused_at = 0, now
+
+    def enough_at(self) -> float:
+        """The time before which no row is enough: that of a secret that was refused at first lasts as long again."""
+        if self.refused_at is None:
+            return self.made_at
+        return max(self.made_at + _SPREAD, self.began + min(_LONGEST_ROW, self.refused_at - self.made_at))
+
+    def is_enough(self, now: float) -> bool:
+        """Whether the secret is proven."""
+        return self.length >= _IN_A_ROW and now >= self.enough_at()
+
+    def pause(self, now: float) -> float:
+        """The seconds to the next sign-in, in a row that is not enough yet."""
+        if self.length <= len(_STEPS):
+            return _STEPS[self.length - 1]
+        return min(_LONGEST_STEP, max(_STEPS[0], self.enough_at() - now))
+
+
+class Proving:
+    """The sign-ins with one secret of an application. With ``verify`` false there are none, and nothing is known."""
+
+    def __init__(
+        self, entra: Entra, application: Application, secret: Secret, verify: bool, budget: Budget, log: Log
+    ) -> None:
+        self._entra, self._application, self._secret = entra, application, secret
+        self.verify, self._budget, self._log = verify, budget, log
+        self.made_at = budget.awake()
+        self.last = SignIn(Answer.LATER, "it was not tried")
+        self._last_at = float("-inf")
+
+    def sign_in(self) -> SignIn:
+        """Sign in once, over a connection of its own, and remember how it went. Raises Stopped."""
+        self.last = self._entra.sign_in(self._application.client_id, self._secret)
+        self._last_at = self._budget.awake()
+        return self.last
+
+    def taken_within(self, seconds: float) -> bool:
+        """Whether the last sign-in was taken and is no older; true where there are no sign-ins."""
+        taken = self.last.answer is Answer.TAKEN and self._budget.awake() - self._last_at <= seconds
+        return taken or not self.verify
+
+    def forget(self) -> None:
+        """Let the next look be a new one."""
+        self._last_at = float("-inf")
+
+    def prove(self, limit: int, patient: bool = True) -> None:
+        """Sign in until the secret was taken several times in a row, and for as long as its spreading may last.
+
+        Raises NotProven, with the last reason, where that is not so within ``limit`` seconds, or where it is refused
+        and there is no time to wait, or no reason to (``patient``); Stopped.
+        """
+        row = Row(self.made_at)
+        why = "no answer"
+        try:
+            with self._budget.phase("prove the secret", limit):
+                for attempt in itertools.count(1):
+                    look, now = self.sign_in(), self._budget.awake()
+                    row.add(look.answer, now)
+                    why = look.why or why
+                    if row.is_enough(now):
+                        self._log.say(f"the secret signs in ({row.length} times in a row)")
+                        return
+                    waits = patient and limit >= _LIMIT_TO_WAIT
+                    if look.answer is Answer.NEVER or (look.answer is Answer.REFUSED and not waits):
+                        raise NotProven(why, look.answer, limit)
+                    if attempt == 1 and look.answer is not Answer.TAKEN:
+                        self._log.say(f"the secret is not taken yet, waiting up to {limit} s: {why}")
+                    pause = row.pause(now) if look.answer is Answer.TAKEN else min(_LONGEST_STEP, float(attempt))
+                    # What Entra asks for is waited for; else the last attempt is made shortly before the end.
+                    self._budget.pause(look.wait or min(pause, self._budget.left() - 0.5))
+        except OutOfTime:
+            raise NotProven(why, self.last.answer, limit) from None
+
+
+class NotProven(Exception):
+    """A secret was not proven within ``limit`` seconds: ``why`` in words, ``answer`` that of the last sign-in."""
+
+    def __init__(self, why: str, answer: Answer, limit: int) -> None:
+        super().__init__(why)
+        self.why, self.answer, self.limit = why, answer, limit
+
+
 # ---- rotation.publishing --------------------------------------------------------------------------------------------
 # The new secret in the vault: published where nobody was faster, and never in doubt afterwards.
 
 
 FIELD_APPLICATION, FIELD_SECRET = "application_object_id", "client_secret"
 FIELD_KEY_ID, FIELD_EXPIRES = "client_secret_id", "expires"
+# Every field of a record that tells the rotation something.
+LABELS = (
+    FIELD_APPLICATION,
+    FIELD_SECRET,
+    FIELD_KEY_ID,
+    FIELD_EXPIRES,
+    "tenant_id",
+    "application_client_id",
+    "lifetime_days",
+    "keep_previous",
+    "retire",
+    "retire_after",
+    "adopt",
+    "verify",
+    "verify_timeout",
+)
 _SAVES = 7
 
 
@@ -2005,7 +3377,11 @@ class _Save:
 
 
 class Publishing:
-    """One new secret on its way into one record. ``follow`` is whether the record names the application."""
+    """One new secret on its way into one record. ``follow`` is whether the record names the application.
+
+    ``look`` makes sure before a save that nobody has taken the secret away (its argument: whether a save was out of
+    sync before); it raises RolledBack where it is not listed, or not taken by a sign-in.
+    """
 
     def __init__(
         self,
@@ -2015,36 +3391,41 @@ class Publishing:
         secret: Secret,
         *,
         follow: bool,
+        look: Callable[[bool], None],
         budget: Budget,
         log: Log,
     ) -> None:
         self._vault, self._record, self._new, self._secret = vault, record, new, secret
-        self._follow, self._budget, self._log = follow, budget, log
+        self._follow, self._look, self._budget, self._log = follow, look, budget, log
         self._saves: list[_Save] = []
         self.confirmed = False  # Keeper has said that it took a save, and nothing has been seen that says otherwise
 
     def publish(self) -> None:
-        """Save the three fields where nobody was faster, and read them back. Raises RolledBack, Refused, Stopped."""
-        new = self._new
-        values = {FIELD_SECRET: self._secret.reveal(), FIELD_KEY_ID: new.key_id, FIELD_EXPIRES: new.end_text}
-        current = self._record
+        """Save the three fields where nobody was faster. Raises RolledBack, Refused, Stopped.
+
+        A save that Keeper confirms is not read back here: that is the first look of what comes after it.
+        """
+        current, conflict = self._record, False
         with self._budget.phase("publish the secret", PUBLISH):
             for attempt in range(1, _SAVES + 1):
-                problem = self._save(current.with_values(values, (FIELD_SECRET,)))
-                if problem is not None:
-                    self._say(problem)
-                    if problem.wait:
-                        self._budget.pause(problem.wait)
-                    if not problem.sent:
-                        raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
+                self._look(conflict)
+                problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
+                if problem is None:
+                    self._log.say(f"published in the record {current.title!r} ({current.uid})")
+                    return
+                self._say(problem)
+                conflict = conflict or problem.conflict
+                if problem.wait:
+                    self._budget.pause(problem.wait)
+                if not problem.sent:
+                    raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
                 current = self._reread()
-                if self._shows_ours(current):
+                if self.shows_ours(current):
                     self._log.say(f"published in the record {current.title!r} ({current.uid})")
                     return
                 self._settle_saves(current)
                 self._stand_back(current)
-                final = problem is not None and problem.certain and not problem.conflict and not problem.wait
-                if final and problem is not None:
+                if problem.certain and not problem.conflict and not problem.wait:
                     raise RolledBack(
                         f"the record {current.uid} could not be saved",
                         problem.why,
@@ -2052,6 +3433,32 @@ class Publishing:
                     )
                 self._budget.pause(pause_before(attempt + 1))
         raise RolledBack(f"the record {self._record.uid} was not saved", "it changes all the time", "run it again")
+
+    def _values(self) -> dict[str, str]:
+        new = self._new
+        return {FIELD_SECRET: self._secret.reveal(), FIELD_KEY_ID: new.key_id, FIELD_EXPIRES: new.end_text}
+
+    def put_back(self) -> bool:
+        """Let the record show what it showed before, while it shows ours; return whether it does. Raises Stopped.
+
+        The record is read before each save, which Keeper takes only at the revision that was read.
+        """
+        before = {label: self._record.secret(label) for label in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES)}
+        with self._budget.phase("put the former secret back", PUBLISH):
+            for attempt in range(1, _SAVES + 1):
+                current = self._reread()
+                if current.secret(FIELD_SECRET) == before[FIELD_SECRET]:
+                    return True
+                if not self.shows_ours(current):
+                    return False
+                try:
+                    self._vault.save(current.with_values(before, (FIELD_SECRET,)))
+                except NotSaved as problem:
+                    self._say(problem)
+                    self._budget.pause(problem.wait or pause_before(attempt + 1))
+                else:
+                    return True
+        return False
 
     def in_doubt(self) -> bool:
         """Whether a save has taken effect, or may."""
@@ -2067,7 +3474,7 @@ class Publishing:
                 if self.confirmed:
                     return Shown.OURS
                 return Shown.ANOTHER if isinstance(problem, RolledBack) and not self._saves else Shown.UNKNOWN
-            if self._shows_ours(current):
+            if self.shows_ours(current):
                 return Shown.OURS
             self._settle_saves(current)
             if not self._saves:
@@ -2112,7 +3519,8 @@ class Publishing:
             )
         return record
 
-    def _shows_ours(self, record: VaultRecord) -> bool:
+    def shows_ours(self, record: VaultRecord) -> bool:
+        """Whether this reading of the record shows the new secret."""
         same_id = record.value(FIELD_KEY_ID).lower() == self._new.key_id
         return same_id and record.secret(FIELD_SECRET) == self._secret.reveal()
 
@@ -2134,12 +3542,49 @@ class Publishing:
             raise RolledBack(f"the record {record.uid} names another application now", todo="run it again")
 
 
+def fence(vault: Vault, record: VaultRecord, budget: Budget, log: Log) -> VaultRecord:
+    """Save the record as it is, and return it as it is read then: a run that is about to save what it read before meets
+    "out of sync" from now on. Raises Refused where it shows another secret by now, or cannot be saved; Stopped.
+    """
+    log.say("saving the record as it is, so that no interrupted run can publish any more")
+    current, problem = record, None
+    for attempt in range(1, _SAVES + 1):
+        try:
+            vault.save(current)
+        except NotSaved as failure:
+            problem = failure
+            log.say(f"the save was not confirmed: {problem.why}")
+            if problem.certain and not problem.conflict and not problem.wait:
+                break
+            budget.pause(problem.wait or pause_before(attempt + 1))
+        revision = current.revision
+        found = vault.read([record.uid]).get(record.uid)
+        if found is None or found.secret(FIELD_SECRET) != record.secret(FIELD_SECRET):
+            raise Refused(
+                f"the record {record.uid} has changed meanwhile", "another rotation may be under way", "run it again"
+            )
+        current = found
+        # Whoever has saved it: what was read before cannot be saved any more.
+        if problem is None or current.revision > revision:
+            return current
+        problem = None
+    why = problem.why if problem else "it changes all the time"
+    raise Refused(
+        f"the record {record.uid} could not be saved", why, "check that its folder is shared with edit permission"
+    )
+
+
 def check_fields(record: VaultRecord, named: bool) -> None:
     """Raise BadInput where the fields cannot be used; ``named`` is whether the application is named elsewhere."""
 
     def unusable(why: str, todo: str) -> BadInput:
         return BadInput(f"the record {record.title!r} ({record.uid}) cannot be used", why, todo)
 
+    for label in LABELS:
+        tied = record.tied(label)
+        if tied:
+            what = f"several of its fields match {label} equally well"
+            raise unusable(f"{what}: {' and '.join(tied)}", "remove or rename all but one of them")
     for label in (FIELD_APPLICATION, FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES):
         kind = record.unusable(label)
         if kind:
@@ -2148,6 +3593,655 @@ def check_fields(record: VaultRecord, named: bool) -> None:
         raise unusable(
             f"it has no {FIELD_APPLICATION}", "enter the application's Object ID there (the client id will do)"
         )
+
+
+# ---- rotation.evidence ----------------------------------------------------------------------------------------------
+# What was seen last of the record, of the application's list and of the sign-in. It grows old, and is taken again.
+
+
+class Evidence:
+    """The looks of one run at one record and one application; none that is used is older than ``FRESH`` seconds.
+
+    ``others`` are the records that secrets of the application were made for: they are read along with the record.
+    """
+
+    def __init__(
+        self, vault: Vault, record: VaultRecord, graph: Graph, application: Application, budget: Budget
+    ) -> None:
+        self._vault, self._record, self._graph, self._application = vault, record, graph, application
+        self._budget = budget
+        self._record_at, self._list_at = float("-inf"), budget.awake()
+        self._listed, self._is_new = application, False
+        self.others: dict[str, Published | None] = {}
+
+    def record(self) -> VaultRecord:
+        """Return the record. Raises BadInput where it has gone, Refused, Stopped."""
+        if self._budget.awake() - self._record_at > FRESH:
+            uid = self._record.uid
+            more = other_records((*self._application.credentials, *self._listed.credentials), uid)
+            found = self._vault.read([uid, *more])
+            if uid not in found:
+                raise BadInput(
+                    f"the record {uid} has gone meanwhile", todo="restore the record or its sharing, and run it again"
+                )
+            self._record, self._record_at = found[uid], self._budget.awake()
+            self.others = {other: published_in(found[other]) if other in found else None for other in more}
+        return self._record
+
+    def listed(self) -> Application:
+        """Return the application as Graph lists it. Raises NotDone, RotationError, Stopped."""
+        if self._budget.awake() - self._list_at > FRESH:
+            self._listed = self._graph.read(self._application)
+            self._list_at, self._is_new = self._budget.awake(), True
+            unread = set(other_records(self._listed.credentials, self._record.uid)) - set(self.others)
+            if unread:
+                self._record_at = float("-inf")
+        return self._listed
+
+    def last_listed(self) -> Application:
+        """Return what the last list has shown, however old."""
+        return self._listed
+
+    def list_is_new(self) -> bool:
+        """Whether the last list was not asked about by this yet."""
+        is_new, self._is_new = self._is_new, False
+        return is_new
+
+    @staticmethod
+    def taken(proving: Proving) -> Answer:
+        """Return what the sign-in says of the secret; always yes where there are no sign-ins. Raises Stopped."""
+        if proving.taken_within(FRESH):
+            return Answer.TAKEN
+        return proving.sign_in().answer
+
+    def forget(self) -> None:
+        """Let everything be looked at again."""
+        self._record_at = self._list_at = float("-inf")
+
+    def forget_list(self) -> None:
+        """Let the list be looked at again."""
+        self._list_at = float("-inf")
+
+
+def published_in(record: VaultRecord) -> Published:
+    """Return what a record shows."""
+    secret = record.secret(FIELD_SECRET)
+    return Published(record.uid, record.value(FIELD_KEY_ID), hint_of(secret), record.editable, record.value("expires"))
+
+
+# ---- rotation.identity ----------------------------------------------------------------------------------------------
+# Where the admin application's credential comes from: the first source that is there, in whatever order.
+
+
+# Every spelling that Keeper's own tools give the fields of an Azure PAM configuration, normalised
+# (Commander, the SaaS plug-ins' pamazure..., the KSM helper, Commander's old commands).
+_CLIENT_ID = ("clientId", "pamazureclientid")
+_CLIENT_SECRET = ("clientSecret", "pamazureclientsecret")
+_TENANT_ID = ("tenantId", "pamazuretenantid")
+
+# The names that azure.azcollection, AKS and Microsoft's own libraries give these, by the name of our option.
+VARIABLES = {
+    "tenant_id": ("AZURE_TENANT", "AZURE_TENANT_ID"),
+    "client_id": ("AZURE_CLIENT_ID",),
+    "client_secret": ("AZURE_SECRET", "AZURE_CLIENT_SECRET"),
+    "certificate_path": ("AZURE_X509_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PATH"),
+    "certificate_passphrase": ("AZURE_CLIENT_CERTIFICATE_PASSWORD",),
+    "oidc_token": ("AZURE_FEDERATED_TOKEN",),
+    "oidc_token_file_path": ("AZURE_FEDERATED_TOKEN_FILE",),
+}
+AUTHORITY_VARIABLE = "AZURE_AUTHORITY_HOST"
+_AUTHORITY_SOURCE = f"the environment variable {AUTHORITY_VARIABLE}"
+# The options that each are a credential, in the order in which they count where the environment has several.
+CREDENTIALS = ("client_secret", "certificate_path", "oidc_token", "oidc_token_file_path")
+# Fields by which a record would make the host read a file or hand over a token. Who edits the record of an application
+# may not decide that; who edits the PAM configuration may.
+_HOST_FIELDS = ("managed_identity", "certificate_path", "oidc_token", "oidc_token_file_path")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The places to look at, in the order in which they count; ``cloud`` counts before what records name.
+
+    ``authority`` is what the environment names, as it is there. ``files`` returns the certificates that are attached
+    to the record with a uid.
+    """
+
+    explicit: Identity | None = None
+    attached: Sequence[Labelled] = ()
+    own: Labelled | None = None
+    configuration: Labelled | None = None
+    fallback: Identity | None = None
+    cloud: Cloud | None = None
+    default_cloud: Cloud | None = None
+    authority: str = ""
+    files: Callable[[str], Sequence[Certificate]] = lambda uid: ()
+    # What to do where none of them holds an identity.
+    advice: str = "attach a record with application_client_id, client_secret and tenant_id"
+
+
+def in_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what the environment sets, by the names of our options; empty texts for what it does not."""
+    return {name: next((environ[key] for key in keys if environ.get(key)), "") for name, keys in VARIABLES.items()}
+
+
+def identity_in(values: Mapping[str, str], source: str) -> Identity | None:
+    """Return the identity that is complete in these values (by the names of our options), else None. Raises BadInput.
+
+    The first of ``CREDENTIALS`` counts. Files are not read yet.
+    """
+    given = next((name for name in CREDENTIALS if values[name]), "")
+    if not (given and values["tenant_id"] and values["client_id"]):
+        return None
+    identity, text = Identity(values["client_id"], values["tenant_id"], source), values[given]
+    if given == "client_secret":
+        return replace(identity, secret=Secret(text))
+    if given == "certificate_path":
+        return replace(identity, certificate=certificate_at(text, values["certificate_passphrase"]))
+    return replace(identity, token=token_of(text, source) if given == "oidc_token" else token_at(text))
+
+
+def choose(sources: Sources) -> tuple[Identity, Cloud]:
+    """Return the admin identity and the cloud it lives in. Raises BadInput naming what is missing where."""
+    identity, record = _identity(sources)
+    return identity, _cloud_of(sources, identity, record)
+
+
+def holdings(sources: Sources) -> tuple[Holding, ...]:
+    """Return the secrets that other places than the record hold, as far as this run has read them: they are not to be
+    removed, whichever of the sources the run uses."""
+    found = []
+    for identity in (sources.explicit, sources.fallback):
+        if identity and identity.secret:
+            shown = Published("", "", identity.secret.reveal()[:3])
+            found.append(Holding(identity.source, shown, frozenset({identity.client_id.strip().lower()})))
+    for record in sources.attached:
+        ids = (record.get("application_client_id"), record.get("application_object_id"))
+        found.append(_holding(record, ids, record.get("client_secret_id"), record.get("client_secret")))
+    if sources.configuration is not None:
+        record = sources.configuration
+        found.append(_holding(record, (record.get(*_CLIENT_ID),), "", record.get(*_CLIENT_SECRET)))
+    return tuple(one for one in found if one.shown.hint or guid(one.shown.key_id))
+
+
+def _holding(record: Labelled, ids: Sequence[str], key_id: str, secret: str) -> Holding:
+    about = frozenset(guid(each) or each.strip().lower() for each in ids if each.strip())
+    return Holding(_name(record), Published(record.uid, key_id, secret[:3]), about)
+
+
+def holder(sources: Sources, client_id: str) -> str:
+    """Return, in words, which source other than the target's own record holds a credential of the application with this
+    client id; empty where none does."""
+
+    def is_it(text: str) -> bool:
+        return (guid(text) or text.strip().lower()) == client_id
+
+    for identity in (sources.explicit, sources.fallback):
+        if identity and is_it(identity.client_id):
+            return identity.source
+    records: list[tuple[Labelled, Sequence[str], Sequence[str]]] = [
+        (record, ("application_client_id",), ("client_secret",)) for record in sources.attached
+    ]
+    if sources.configuration is not None:
+        records.append((sources.configuration, _CLIENT_ID, _CLIENT_SECRET))
+    for record, ids, secrets in records:
+        if not is_it(record.get(*ids)):
+            continue
+        # What has to be asked for comes last.
+        if any(map(record.get, (*secrets, *_HOST_FIELDS))) or sources.files(record.uid):
+            return _name(record)
+    return ""
+
+
+def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
+    if sources.explicit:
+        return replace(sources.explicit, why="it is named explicitly"), None
+    carriers = [record for record in sources.attached if record.get("application_client_id")]
+    if len({record.get("application_client_id").lower() for record in carriers}) > 1:
+        raise BadInput(
+            "several records with an application_client_id are attached",
+            ", ".join(sorted(_name(record) for record in carriers)),
+            "attach the record of one admin application only",
+        )
+    why = "it is attached"
+    if not carriers and sources.own is not None and sources.own.get("application_client_id"):
+        carriers, why = [sources.own], "it is the admin application's own, and none is attached"
+    if carriers:
+        record = min(carriers, key=lambda carrier: carrier.uid)
+        return _of_user_record(record, sources, why), record
+    configuration = sources.configuration
+    if configuration is not None:
+        named = (_CLIENT_ID, _CLIENT_SECRET, *((field,) for field in _HOST_FIELDS if field != "managed_identity"))
+        wants_managed = truth_of(configuration, "managed_identity")
+        if wants_managed or any(configuration.get(*labels) for labels in named):
+            return _of_configuration(configuration, sources, bool(wants_managed)), configuration
+        if not sources.fallback and wants_managed is None and configuration.get(*_TENANT_ID):
+            why = "it names neither client id nor client secret, and nothing else names an admin identity"
+            return _managed(configuration, "", why), configuration
+    if sources.fallback:
+        return replace(sources.fallback, why="no record holds one"), None
+    if configuration is not None:
+        raise BadInput(
+            f"{_name(configuration)} holds no client id and client secret",
+            "no other source of an admin identity is there",
+            sources.advice,
+        )
+    raise BadInput(
+        "no admin identity was found",
+        "none of the records that could hold one does",
+        sources.advice,
+    )
+
+
+def _of_user_record(record: Labelled, sources: Sources, why: str) -> Identity:
+    host = [field for field in _HOST_FIELDS if record.get(field)]
+    if host:
+        raise BadInput(
+            f"{_name(record)} has the field {host[0]}",
+            "the PAM configuration, the environment and the module's options alone name files and tokens of a host",
+            "remove the field; a certificate may be attached to the record as a file",
+        )
+    secret = record.get("client_secret")
+    certificate = None if secret else _attached_certificate(record, sources)
+    missing = [label for label in ("client_secret", "tenant_id") if not record.get(label)]
+    if certificate and "client_secret" in missing:
+        missing.remove("client_secret")
+    if missing:
+        raise _lacking(record, missing)
+    return Identity(
+        record.get("application_client_id"),
+        record.get("tenant_id"),
+        _name(record),
+        secret=Secret(secret) if secret else None,
+        certificate=certificate,
+        record_uid=record.uid,
+        why=why,
+    )
+
+
+def _of_configuration(record: Labelled, sources: Sources, managed: bool) -> Identity:
+    secret, path = record.get(*_CLIENT_SECRET), record.get("certificate_path")
+    text, token_path = record.get("oidc_token"), record.get("oidc_token_file_path")
+    credentials = {"clientSecret": secret, "certificate_path": path, "oidc_token": text}
+    credentials.update(oidc_token_file_path=token_path, managed_identity="true" if managed else "")
+    given = [name for name, value in credentials.items() if value]
+    if len(given) > 1:
+        raise BadInput(f"{_name(record)} holds several credentials: {', '.join(given)}", todo="leave one of them")
+    if managed:
+        return _managed(record, record.get(*_CLIENT_ID), "it is the PAM configuration, and sets managed_identity")
+    certificate = certificate_at(path, record.get("certificate_passphrase")) if path else None
+    if not given:
+        certificate = _attached_certificate(record, sources)
+    labels = {"clientId": _CLIENT_ID, "clientSecret": _CLIENT_SECRET, "tenantId": _TENANT_ID}
+    if given != ["clientSecret"] and (given or certificate):
+        del labels["clientSecret"]
+    missing = [name for name, spellings in labels.items() if not record.get(*spellings)]
+    if missing:
+        raise _lacking(record, missing)
+    token = token_of(text, _name(record)) if text else token_at(token_path) if token_path else None
+    return Identity(
+        record.get(*_CLIENT_ID),
+        record.get(*_TENANT_ID),
+        _name(record),
+        secret=Secret(secret) if secret else None,
+        certificate=certificate,
+        token=token,
+        record_uid=record.uid,
+        why="it is the PAM configuration, and no record with application_client_id is attached",
+    )
+
+
+def _managed(record: Labelled, client_id: str, why: str) -> Identity:
+    tenant = record.get(*_TENANT_ID)
+    if not tenant:
+        raise _lacking(record, ["tenantId"])
+    return Identity(client_id, tenant, _name(record), managed=True, record_uid=record.uid, why=why)
+
+
+def _attached_certificate(record: Labelled, sources: Sources) -> Certificate | None:
+    found = sources.files(record.uid)
+    if len(found) > 1:
+        names = ", ".join(certificate.name for certificate in found)
+        raise BadInput(f"several certificates are attached to {_name(record)}: {names}", todo="leave one of them")
+    passphrase = record.get("certificate_passphrase")
+    return replace(found[0], passphrase=Secret(passphrase) if passphrase else None) if found else None
+
+
+def _lacking(record: Labelled, missing: Sequence[str]) -> BadInput:
+    todo = "fill in the fields"
+    if missing[0] in ("client_secret", "clientSecret"):
+        todo += "; for a certificate, attach it to the record as a .pem or .pfx file that the KSM application sees"
+    if missing[0] == "clientSecret":
+        todo += "; for a managed identity, set the field managed_identity to true"
+    return BadInput(f"{_name(record)} lacks " + " and ".join(missing), todo=todo)
+
+
+def _cloud_of(sources: Sources, identity: Identity, record: Labelled | None) -> Cloud:
+    named = sources.cloud or _cloud(record)
+    if named:
+        return named
+    authority = authority_root(sources.authority, _AUTHORITY_SOURCE) if sources.authority else ""
+    configuration = sources.configuration
+    cloud = _cloud(configuration)
+    if cloud is None or configuration is None:
+        if authority and not sources.default_cloud:
+            return custom_cloud(authority, "", _AUTHORITY_SOURCE)
+        return sources.default_cloud or CLOUDS["AzureCloud"]
+    if identity.uses_host and not cloud.is_microsofts and cloud.authority != authority:
+        raise BadInput(
+            f"{identity.name} of {identity.source} is not sent to {cloud.authority}",
+            f"that authority is named by {_name(configuration)} alone, and not where the identity comes from",
+            f"name it there, too: with cloud_environment, or with the environment variable {AUTHORITY_VARIABLE}",
+        )
+    return cloud
+
+
+def _cloud(record: Labelled | None) -> Cloud | None:
+    if record is None:
+        return None
+    authority, graph = record.get("Azure Authority FQDN"), record.get("Azure Graph Endpoint")
+    if not authority and not graph:
+        return None
+    if not authority:
+        raise BadInput(
+            f"{_name(record)} has an Azure Graph Endpoint but no Azure Authority FQDN", todo="fill in both or none"
+        )
+    return custom_cloud(authority, graph, _name(record))
+
+
+def _name(record: Labelled) -> str:
+    return f"the record {record.title!r} ({record.uid})" if record.title else f"the record {record.uid}"
+
+
+# ---- rotation.outcome -----------------------------------------------------------------------------------------------
+# How a run ended, and its last word, in one grammar everywhere.
+
+
+@dataclass
+class Outcome:
+    """How a rotation ended. ``facts`` hold no secret."""
+
+    status: str
+    exit_status: int
+    message: str
+    changed: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the machine-readable form."""
+        outcome = {"status": self.status, "changed": self.changed, "message": self.message, **self.facts}
+        scrubbed: dict[str, Any] = scrub_all(outcome)
+        return scrubbed
+
+
+def verdict(status: str, facts: dict[str, Any], what: str, why: str = "", todo: str = "") -> str:
+    """Return the last word of a run: ``ROTATED 'title' (uid): what. why. Next: step.``"""
+    record = f" {facts['title']!r} ({facts['record']})" if facts.get("record") else ""
+    parts = [text.rstrip(". ") + "." for text in (what, why) if text.strip(". ")]
+    return f"{status.upper()}{record}: {' '.join(parts)}" + (f" Next: {todo.rstrip('. ')}." if todo else "")
+
+
+def ended(problem: RotationError, facts: dict[str, Any], log: Log) -> Outcome:
+    """Return the outcome of a run that ``problem`` has ended, and say it."""
+    removed = facts.get("removed") if not isinstance(problem, (Incomplete, Orphan)) else None
+    why = "; ".join(part for part in (problem.why, f"removed before: {', '.join(removed)}" if removed else "") if part)
+    text = verdict(problem.status, facts, problem.what, why, problem.todo)
+    log.say(text)
+    changed = isinstance(problem, (Incomplete, Orphan)) or bool(facts.get("removed"))
+    return Outcome(problem.status, problem.exit_status, text, changed, facts)
+
+
+# ---- rotation.plan --------------------------------------------------------------------------------------------------
+# What is to be done to an application, and why. Pure decisions: nothing here reads a clock, a vault or a network.
+
+
+ROTATE, KEEP = "rotate", "keep"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done: ``end`` is that of a new secret, ``outlook`` what becomes of the others."""
+
+    action: str
+    reason: str
+    end: datetime
+    outlook: Sorted
+
+
+def plan(known: Situation) -> Plan:
+    """Say what is to be done, and why. Raises Refused for what would fail, before anything changes."""
+    policy, application, published = known.policy, known.application, known.published
+    if not published.editable:
+        raise read_only(published.record_uid)
+    if application.two_secrets and (policy.keep_previous > 1 or policy.retire == "none"):
+        which = "retire none" if policy.retire == "none" else f"keep_previous {policy.keep_previous}"
+        raise Refused(
+            f"{application.display_name} can never be rotated with {which}",
+            "applications that are open to personal Microsoft accounts hold two secrets at the most",
+            "set keep_previous to 0 or 1, and retire to all or managed",
+        )
+    end = after(known.now, policy.lifetime_days)
+    reason = _reason_to_rotate(known)
+    if reason:
+        return Plan(ROTATE, reason, end, sort_out(known, application.credentials))
+    return Plan(KEEP, _valid(known), end, sort_out(replace(known, new=known.shown), application.credentials))
+
+
+def read_only(uid: str) -> Refused:
+    """Return the refusal of a record that this KSM application may not edit."""
+    return Refused(
+        f"the record {uid} is read-only for this KSM application",
+        "no secret was made, as it could not be stored",
+        "share the record's folder with the application with edit permission",
+    )
+
+
+def _valid(known: Situation) -> str:
+    shown = known.shown
+    return f"the secret {shown.key_id} is valid until {shown.end_text}" if shown else ""
+
+
+def _reason_to_rotate(known: Situation) -> str:
+    policy, published, current = known.policy, known.published, known.shown
+    if policy.rotate == "always":
+        return "every run rotates"
+    if not published.hint or guid(published.key_id) is None:
+        return "the record holds no secret yet"
+    if current is None:
+        return f"the application has no secret {published.key_id}, which the record names"
+    if current.hint and current.hint != published.hint:
+        return f"the record's secret is not the one it names, {published.key_id}"
+    if current.end is None or current.end - known.now < timedelta(days=policy.min_days_left):
+        return f"the secret {published.key_id} expires {current.end_text or 'at an unknown time'}"
+    return ""
+
+
+def room(known: Situation, listed: Sequence[Credential]) -> tuple[Decision, datetime | None]:
+    """Return which secret makes room for a new one on an application that holds as many as it may, and the time until
+    which to wait for it (None: not at all).
+
+    First a left-over, then what has expired, then what this record's policy removes after the rotation anyhow. Raises
+    Refused, naming the secrets and the way out.
+    """
+    outlook = sort_out(known, listed)
+    if outlook.left_overs:
+        return outlook.left_overs[0], None
+    ended = [item for item in listed if known.expired(item)]
+    if ended:
+        return Decision(min(ended, key=lambda item: rank(item, known)), Fate.OLD, "it has expired"), None
+    old = [one for one in outlook.old if known.shown is None or one.credential.key_id != known.shown.key_id]
+    first = min(old, key=lambda one: one.due or known.now, default=None)
+    if first is not None and known.shown is not None and first.due:
+        if first.due <= known.now:
+            return first, None
+        if first.due <= known.now + timedelta(seconds=SOON):
+            return first, first.due
+    # What only this run's publishing would supersede has no time that comes nearer from run to run.
+    lasting = first is not None and known.shown is not None and older(first.credential, known.shown.start)
+    raise no_room(known, listed, first.due if first and lasting else None)
+
+
+def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | None) -> Refused:
+    """Return the refusal that names the secrets, what each is, from when on a new one fits, and the way out."""
+    outlook = sort_out(known, listed)
+    reasons = {one.key_id: one.reason for one in outlook.stays(known.now)}
+    if known.shown is not None:
+        # What only this run's publishing would supersede.
+        newer = [one.credential for one in outlook.old if not older(one.credential, known.shown.start)]
+        reasons.update({item.key_id: "it is newer than what the record shows" for item in newer})
+        reasons[known.shown.key_id] = "the record shows it"
+    words = []
+    for item in listed:
+        made = f"{item.display_name!r}, " if item.display_name else ""
+        words.append(f"{item.key_id} ({made}{reasons.get(item.key_id, 'it is old')})")
+    if fits:
+        todo = f"run it again after {format_time(fits)}, or lower retire_after"
+    elif known.shown is None:
+        todo = (
+            "enter the one that is in use into the record (client_secret and client_secret_id), or remove one of them "
+            "in Entra"
+        )
+    else:
+        todo = "remove the one that is not in use in Entra"
+    why = f"it holds as many as it may: {', '.join(words) or 'Graph does not list them yet'}"
+    why += f"; a new one fits from {format_time(fits)} on" if fits else ""
+    return Refused(f"{known.application.display_name} has no room for a new secret", why, todo, full=True)
+
+
+# ---- rotation.subject -----------------------------------------------------------------------------------------------
+# What one run is about: record, admin identity and application, as they were found when it began.
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to rotate. ``application`` overrides the record's own field; empty means the record's."""
+
+    vault: Vault
+    record: VaultRecord
+    sources: Sources
+    policy: Policy
+    application: str = ""
+
+
+class Subject:
+    """One record and its application. Making the object reads what there is, and changes nothing.
+
+    ``record`` is to be saved from as it was read last; ``shown`` are the sign-ins with what it shows, None where it
+    shows nothing. Raises BadInput, Refused, Stopped.
+    """
+
+    def __init__(self, task: Task, http: Http, budget: Budget, log: Log, facts: dict[str, Any]) -> None:
+        self.vault, self.record, self.policy = task.vault, task.record, task.policy
+        self._budget, self._log = budget, log
+        facts.update(record=self.record.uid, title=self.record.title)
+        identifier = task.application or self.record.value(FIELD_APPLICATION)
+        named = guid(identifier) or "of no GUID"
+        log.say(f"keeperpam.azure {VERSION}: record {self.record.title!r} ({self.record.uid}), application {named}")
+        self._identity, cloud = choose(task.sources)
+        log.say(f"admin identity {self._identity.name} from {self._identity.source}: {self._identity.why}")
+        check_fields(self.record, bool(task.application))
+        self.names_application = not task.application
+        self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
+        self.graph = Graph(http, cloud.graph, self._identity.client_id, self._sign_in, log)
+        admin = self._identity.client_id.strip().lower()
+        self.application = app = self.graph.find(identifier, client_id_first=identifier.strip().lower() == admin)
+        self._began = budget.awake()
+        facts["application"] = {
+            "display_name": app.display_name,
+            "object_id": app.object_id,
+            "client_id": app.client_id,
+        }
+        self.published = published_in(self.record)
+        key_id, expires = self.published.key_id, self.published.expires
+        facts["previous_key_id"] = key_id if guid(key_id) else ""
+        facts["previous_expires"] = expires if parse_time(expires) else ""
+        facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
+        secret = self.record.secret(FIELD_SECRET)
+        self.shown = self.proving(Secret(secret)) if secret else None
+        self._must_be_its_own(task.sources, admin)
+        self._held = holdings(task.sources)
+        self.run_name = marker(self.record.uid, uuid.uuid4().hex)
+        self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
+        # What is so young that no list may show it yet has been seen to sign in: where it does not, the record may have
+        # been given to another application since.
+        doubtful = contradicts(self.policy, self.published, app, app.read_at) or (self.unlisted and self.policy.verify)
+        self.bound = not doubtful or self._shown_is_taken()
+        self.evidence = Evidence(self.vault, self.record, self.graph, app, budget)
+        if self.record.shows(FIELD_SECRET):
+            log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
+
+    def now(self) -> datetime:
+        """Graph's time, counted on from its first answer: a host's clock that is ahead would end secrets too early."""
+        return self.application.read_at + timedelta(seconds=self._budget.awake() - self._began)
+
+    def known(
+        self,
+        application: Application | None = None,
+        new: Credential | None = None,
+        published_at: datetime | None = None,
+    ) -> Situation:
+        """Return what is known: of the secrets that ``application`` lists, by default those of the first list, with
+        ``new`` as the one that stays, published at that time."""
+        first, key_id = self.application, self.published.key_id
+        shown = (application or first).credential(key_id) or first.credential(key_id)
+        return Situation(
+            policy=self.policy,
+            application=first,
+            published=self.published,
+            now=self.now(),
+            shown=shown or next(iter(self.unlisted), None),
+            new=new,
+            first=frozenset(item.key_id for item in first.credentials),
+            published_at=published_at,
+            run_name=self.run_name,
+            held=self._held,
+            others=self.evidence.others,
+            bound=self.bound,
+        )
+
+    def proving(self, secret: Secret) -> Proving:
+        """Return the sign-ins with a secret of the application."""
+        return Proving(self._entra, self.application, secret, self.policy.verify, self._budget, self._log)
+
+    def follow(self, secret: Secret) -> None:
+        """Where the record is the admin application's own, sign in with its new secret from now on: a token may have to
+        be fetched again after the secret that it came from is removed."""
+        if self._identity.record_uid == self.record.uid and self._identity.secret:
+            self._identity = replace(self._identity, secret=secret)
+
+    def _sign_in(self) -> Secret:
+        return self._entra.token(self._identity)
+
+    def _shown_is_taken(self) -> bool:
+        """Whether what the record holds was seen to sign in; where there are no sign-ins, whether the list shows it."""
+        if self.shown is not None and self.policy.verify:
+            return self.shown.sign_in().answer is Answer.TAKEN
+        listed = [item for item in self.application.credentials if item.end is None or item.end > self.now()]
+        return any(item.hint and self.published.hint and self.published.shows(item) for item in listed)
+
+    def _must_be_its_own(self, sources: Sources, admin: str) -> None:
+        """Raise where the target is an application whose credential this run was given, and the record is not that
+        application's own: its editor would get a secret of what may rotate everything."""
+        app, record = self.application, self.record
+        if self._identity.record_uid == record.uid and app.client_id != admin:
+            raise BadInput(
+                f"the record {record.uid} holds an admin application's credential, but names another application",
+                "its client_secret would be overwritten",
+                "remove application_client_id from it, and attach the admin application's own record",
+            )
+        if self._identity.record_uid == record.uid:
+            return  # its credential has just signed in
+        source = holder(sources, app.client_id)
+        if not source and app.client_id != admin:
+            return
+        own = guid(record.view().get("application_client_id")) == app.client_id
+        if not own or not self._shown_is_taken():
+            raise Refused(
+                f"the record {record.title!r} ({record.uid}) is not the own record of {app.display_name}",
+                f"{source or self._identity.source} signs in as that application, and whoever may edit this record "
+                "would get a secret of it",
+                "enter the application that this record is for; the own record of an admin application has its "
+                "application_client_id and a client_secret that signs in",
+            )
 
 
 # ---- rotation.making ------------------------------------------------------------------------------------------------
@@ -2168,6 +4262,10 @@ class _Doubt(IntEnum):
     UNANSWERED = 2
 
 
+class Full(Exception):
+    """The application holds as many secrets as it may."""
+
+
 class Making:
     """The secrets that one run makes, known by ``display_name``, which no other run has."""
 
@@ -2175,6 +4273,7 @@ class Making:
         self._graph, self._application, self.display_name = graph, application, display_name
         self._budget, self._log = budget, log
         self._doubt = _Doubt.NONE
+        self._left = CREATE
         self.tried = False
         self._undone: list[str] = []
         self.made: tuple[Credential, Secret] | None = None
@@ -2182,34 +4281,43 @@ class Making:
         self.left: list[str] = []  # after undo has failed
 
     def make(self, end: datetime) -> tuple[Credential, Secret]:
-        """Make one secret that is valid until ``end``. Raises Refused, Stopped.
+        """Make one secret that is valid until ``end``. Raises Refused, Full, Stopped.
 
         addPassword is not idempotent: before it is repeated, what an unanswered attempt may have made is removed.
         """
+        began = self._budget.awake()
+        try:
+            with self._budget.phase("create a secret", self._left):
+                return self._make(end)
+        finally:
+            self._left = max(1.0, self._left - (self._budget.awake() - began))
+
+    def _make(self, end: datetime) -> tuple[Credential, Secret]:
         name = self._application.display_name
-        with self._budget.phase("create a secret", CREATE):
-            for attempt in range(1, _MAKES + 1):
-                self.tried, before, self._doubt = True, self._doubt, _Doubt.UNANSWERED
-                try:
-                    self.made = self._graph.add_password(self._application, self.display_name, end)
-                    self.left = [self.made[0].key_id]
-                except NotDone as problem:
-                    failed = Refused(f"no new secret could be made for {name}", problem.why, problem.todo)
-                    if problem.certain or problem.busy:
-                        self._doubt = max(before, _Doubt.ANSWERED_NO if problem.status else _Doubt.NONE)
-                    if problem.certain:
-                        raise failed from None
-                    self._log.say(f"making a secret was not confirmed: {problem.why}")
-                    pause = pause_before(attempt + 1, problem.wait)
-                    if attempt == _MAKES or pause >= self._budget.left():
-                        raise failed from None
-                    self._budget.pause(pause)
-                    self._remove_unanswered()
-                else:
-                    self._doubt = before
-                    key_id = self.made[0].key_id
-                    self._log.say(f"made the secret {key_id}, valid until {self.made[0].end_text}")
-                    return self.made
+        for attempt in range(1, _MAKES + 1):
+            self.tried, before, self._doubt = True, self._doubt, _Doubt.UNANSWERED
+            try:
+                self.made = self._graph.add_password(self._application, self.display_name, end)
+                self.left = [self.made[0].key_id]
+            except NotDone as problem:
+                failed = Refused(f"no new secret could be made for {name}", problem.why, problem.todo)
+                if problem.certain or problem.busy:
+                    self._doubt = max(before, _Doubt.ANSWERED_NO if problem.status else _Doubt.NONE)
+                if problem.full:
+                    raise Full from None
+                if problem.certain:
+                    raise failed from None
+                self._log.say(f"making a secret was not confirmed: {problem.why}")
+                pause = pause_before(attempt + 1, problem.wait)
+                if attempt == _MAKES or pause >= self._budget.left():
+                    raise failed from None
+                self._budget.pause(pause)
+                self._remove_unanswered()
+            else:
+                self._doubt = before
+                key_id = self.made[0].key_id
+                self._log.say(f"made the secret {key_id}, valid until {self.made[0].end_text}")
+                return self.made
         raise AssertionError("unreachable")
 
     def _remove_unanswered(self) -> None:
@@ -2218,10 +4326,19 @@ class Making:
             for item in self.look():
                 if self._graph.remove_password(self._application, item.key_id):
                     self._log.say(f"removed the secret {item.key_id}, whose value was lost on the way")
-                    self.removed.append(item.key_id)
-                    self._undone.append(item.key_id)
+                    self.took_away(item)
         except NotDone as problem:
             self._log.say(f"what was made without an answer is not removed yet: {problem.why}")
+
+    def old_removed(self) -> list[str]:
+        """Return the key ids of the removed secrets that this run has not made."""
+        return [key_id for key_id in self.removed if key_id not in self._undone]
+
+    def took_away(self, item: Credential) -> None:
+        """Note that a secret was removed."""
+        self.removed.append(item.key_id)
+        if item.display_name == self.display_name:
+            self._undone.append(item.key_id)
 
     def unanswered(self) -> bool:
         """Whether Graph may hold a secret of this run that has not shown yet."""
@@ -2295,70 +4412,241 @@ def _unless_busy(call: Callable[[], bool]) -> bool | None:
 
 
 # ---- rotation.retiring ----------------------------------------------------------------------------------------------
-# The old secrets at Graph: removed once their successor is published, as far as they may be.
+# The old secrets at Graph: removed once their successor is published, as far as they may be, on fresh evidence.
 
 
-# Given the secrets that are listed and the time, those to remove and those to keep.
-Choice = Callable[[Sequence[Credential], datetime], "tuple[list[Credential], list[Kept]]"]
+# What stays unseen for so many seconds, in so many looks at least, is gone.
+_UNSEEN = 8.0
+_UNSEEN_LOOKS = 3
+_LOOK_PAUSE = 2.0
+
+
+class Gone(Exception):
+    """The secret that the record shows was taken away."""
+
+
+class Superseded(Exception):
+    """A later run of this record has published its secret, ``key_id``, and cleans up."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(key_id)
+        self.key_id = key_id
+
+
+class TakenOver(Exception):
+    """The record shows neither our secret nor that of a later run."""
+
+
+class Unsure(Exception):
+    """One look says that the new secret is there, another that it is not."""
+
+
+@dataclass
+class _Unseen:
+    """Since when something was not seen, and in how many looks."""
+
+    since: float
+    looks: int = 0
+
+    def is_gone(self, now: float) -> bool:
+        """Count one more look without it; whether that is enough."""
+        self.looks += 1
+        return self.looks >= _UNSEEN_LOOKS and now - self.since >= _UNSEEN
 
 
 class Retiring:
-    """The removal of one application's old secrets, of which Graph may not list some (``unlisted``) yet.
+    """The removal of one application's old secrets beside ``new``, the one that stays.
 
-    ``kept`` are those that stay, known once ``retire`` has run.
+    ``shows_new`` tells of a reading of the record whether it shows that one, ``is_ours`` of a secret whether it was
+    made for this record; ``sort`` decides about secrets, ``now`` is Graph's time. ``unlisted`` are secrets that Graph
+    may not list yet.
     """
 
     def __init__(
         self,
+        *,
         graph: Graph,
         application: Application,
-        unlisted: Sequence[Credential],
+        unlisted: tuple[Credential, ...],
+        new: Credential,
+        evidence: Evidence,
+        proving: Proving,
         making: Making,
-        choose: Choice,
+        shows_new: Callable[[VaultRecord], bool],
+        is_ours: Callable[[Credential], bool],
+        sort: Callable[[list[Credential]], Sorted],
+        now: Callable[[], datetime],
         budget: Budget,
         log: Log,
     ) -> None:
-        self._graph, self._application, self._unlisted, self._making = graph, application, unlisted, making
-        self._choose, self._budget, self._log = choose, budget, log
-        self.kept: list[Kept] = []
+        self._graph, self._application, self._unlisted, self._new = graph, application, unlisted, new
+        self._evidence, self._proving, self._making = evidence, proving, making
+        self._shows_new, self._is_ours, self._sort, self._now = shows_new, is_ours, sort, now
+        self._budget, self._log = budget, log
+        self._late: list[Credential] = []
+        self._watched: dict[str, _Unseen] = {}
+        self._gone: set[str] = set()
+        self._refused: dict[str, NotDone] = {}
+        self.sent: set[str] = set()  # key ids whose removal was asked for
+
+    # -- what there is to do
+
+    def outlook(self) -> Sorted:
+        """Decide about all that is known: reads lag behind writes, and what any list shows is there, or was."""
+        lists = (
+            *self._unlisted,
+            *self._application.credentials,
+            *self._evidence.last_listed().credentials,
+            *self._late,
+        )
+        away = {*self._making.removed, *self._gone}
+        return self._sort([item for item in lists if item.key_id not in away])
+
+    def _todo(self) -> list[Credential]:
+        return [item for item in self.outlook().due(self._now()) if item.key_id not in self._refused]
+
+    def new_is_listed(self) -> bool | None:
+        """Look at the list once more; None where Graph does not tell. Raises RotationError, Stopped."""
+        self._evidence.forget_list()
+        try:
+            return self._evidence.listed().credential(self._new.key_id) is not None
+        except NotDone:
+            return None
+
+    def early(self) -> None:
+        """Remove what is due before any wait: what earlier runs of this record have left. One look each, no waiting:
+        what cannot be removed now goes at the end of the wait. Raises Gone, Superseded, TakenOver, RotationError."""
+        if not [item for item in self._todo() if self._is_ours(item)]:
+            return
+        try:
+            self._confirm(patient=False)
+            for item in [item for item in self._todo() if self._is_ours(item)]:
+                self._confirm(patient=False)
+                self._remove(item)
+        except (NotDone, Unsure) as problem:
+            self._log.say(f"not removed before the wait: {problem}")
 
     def retire(self) -> None:
-        """Remove the old secrets, going by a fresh list. One that fails keeps no other from being removed.
+        """Remove what is due. One that fails keeps no other from being removed.
 
-        Raises NotDone for the first that was not removed, RotationError where the admin application cannot sign in any
-        more, Stopped.
+        Raises NotDone for one that was not removed, Gone, Superseded, TakenOver, RotationError, Stopped.
         """
-        refusals: list[NotDone] = []
-        with self._budget.phase("remove the old secrets", RETIRE):
-            fresh = self._graph.read(self._application)
-            late = self._making.look() if self._making.unanswered() else []
-            # Reads lag behind writes: what either of the two lists shows is there, or was a moment ago.
-            listed = (*self._unlisted, *self._application.credentials, *fresh.credentials, *late)
-            old, self.kept = self._choose(listed, fresh.read_at)
-            for stays in self.kept:
-                self._log.say(f"keeping the secret {stays.key_id}: {stays.reason}")
-            for item in old:
-                try:
-                    self._remove(item)
-                except NotDone as refusal:
-                    self._log.say(f"the secret {item.key_id} was not removed: {refusal.why}")
-                    refusals.append(refusal)
-        if refusals:
-            raise refusals[0]
+        problem: NotDone | None = None
+        try:
+            with self._budget.phase("remove the old secrets", RETIRE):
+                self._late = self._making.look() if self._making.unanswered() else []
+                while True:
+                    self._confirm(patient=True)
+                    todo = [item for item in self._todo() if item.key_id not in self._watched]
+                    if not todo and not self._watched:
+                        break
+                    problem = self._remove_all(todo) or problem
+                    if self._todo():
+                        self._budget.pause(min(_LOOK_PAUSE, max(0.1, self._budget.left() - 0.5)))
+                        self._evidence.forget_list()
+        except OutOfTime as end:
+            raise problem or NotDone(str(end), certain=False) from None
+        if self._refused:
+            raise next(iter(self._refused.values()))
+
+    def _remove_all(self, todo: list[Credential]) -> NotDone | None:
+        problem = None
+        for item in todo:
+            self._confirm(patient=True)
+            try:
+                self._remove(item)
+            except NotDone as failure:
+                problem = failure
+                self._log.say(f"the secret {item.key_id} was not removed: {failure.why}")
+                if failure.certain:
+                    self._refused[item.key_id] = failure
+        return problem
 
     def _remove(self, item: Credential) -> None:
-        if item.key_id in self._making.removed:
-            return
-        young = item.display_name == self._making.display_name or item in self._unlisted
-        remove = self._making.remove_surely if young else self._remove_old
-        if not remove(item.key_id):
-            self._log.say(f"the secret {item.key_id} was gone already")
-            return
-        self._log.say(f"removed the secret {item.key_id}")
-        self._making.removed.append(item.key_id)
+        self.sent.add(item.key_id)
+        if self._graph.remove_password(self._application, item.key_id):
+            self._log.say(f"removed the secret {item.key_id}")
+            self._making.took_away(item)
+        else:
+            # One replica does not know it: it is gone, or that replica has not heard of it yet.
+            self._watched[item.key_id] = _Unseen(self._budget.awake())
+            self._evidence.forget_list()
 
-    def _remove_old(self, key_id: str) -> bool:
-        return self._graph.remove_password(self._application, key_id)
+    # -- the evidence for a removal
+
+    def _confirm(self, patient: bool) -> None:
+        """Make sure, on evidence that is fresh, that the record shows the new secret, and that it is there.
+
+        Where one look says so and another does not, look again until the phase ends, or raise Unsure.
+        """
+        unseen: _Unseen | None = None
+        while True:
+            self._check_record()
+            there, answer = self._look()
+            # A list may have named further records to read.
+            self._check_record()
+            if there and answer is Answer.TAKEN:
+                return
+            if self._proving.verify and there is False and answer is Answer.REFUSED:
+                unseen = unseen or _Unseen(self._budget.awake())
+                if unseen.is_gone(self._budget.awake()):
+                    raise Gone
+            elif there or answer is Answer.TAKEN:
+                unseen = None
+                if not self._todo():
+                    return
+            if not patient:
+                raise Unsure(f"the new secret is {'' if there else 'not '}listed; sign-in: {answer.value}")
+            self._look_again(there)
+
+    def _look(self) -> tuple[bool | None, Answer]:
+        """Return whether the new secret is listed (None: Graph does not tell), and what its sign-in says."""
+        try:
+            listed = self._evidence.listed()
+        except NotDone as problem:
+            self._log.detail(f"the list is not to be had: {problem}")
+            there = None
+        else:
+            self._count_unseen(listed)
+            found = listed.credential(self._new.key_id)
+            there = found is not None and (found.end is None or found.end > self._now())
+        return there, self._evidence.taken(self._proving)
+
+    def _look_again(self, there: bool | None) -> None:
+        pause = self._proving.last.wait or _LOOK_PAUSE
+        if pause >= self._budget.left():
+            if not self._proving.verify and there is False:
+                raise Gone
+            raise NotDone("the new secret is not seen everywhere yet", "run it again", certain=False)
+        self._budget.pause(pause)
+        self._evidence.forget_list()
+        self._proving.forget()
+
+    def _count_unseen(self, listed: Application) -> None:
+        if self._evidence.list_is_new():
+            for key_id, unseen in list(self._watched.items()):
+                if listed.credential(key_id):
+                    del self._watched[key_id]
+                elif unseen.is_gone(self._budget.awake()):
+                    del self._watched[key_id]
+                    self._gone.add(key_id)
+                    self._log.say(f"the secret {key_id} was gone already")
+
+    def _check_record(self) -> None:
+        record = self._evidence.record()
+        if self._shows_new(record):
+            return
+        key_id = guid(record.value(FIELD_KEY_ID)) or ""
+        first = {item.key_id for item in self._application.credentials}
+        unseen = _Unseen(self._budget.awake())
+        while True:
+            found = self._evidence.listed().credential(key_id)
+            if found is not None and self._is_ours(found) and key_id not in first:
+                raise Superseded(key_id)
+            if found is not None or not key_id or unseen.is_gone(self._budget.awake()):
+                raise TakenOver
+            self._budget.pause(_LOOK_PAUSE)
+            self._evidence.forget_list()
 
     def remaining(self) -> list[str] | None:
         """Return the key ids that are left after ``retire`` has failed; None where that is not to be had.
@@ -2374,51 +4662,182 @@ class Retiring:
             self._log.detail(f"what remains is not known: {problem}")
             return None
         listed = {item.key_id for item in fresh.credentials}
+        if self._new.key_id not in listed:
+            return None  # the list is stale
         removed = self._making.removed
-        gone = [item.key_id for item in self._application.credentials if item.key_id not in listed]
-        removed += [key_id for key_id in gone if key_id not in removed]
-        old, self.kept = self._choose(fresh.credentials, fresh.read_at)
-        return [item.key_id for item in old]
+        away = self.sent - listed - self._gone - set(removed)
+        removed += sorted(away)
+        soon = self._now() + timedelta(seconds=SOON)
+        return [item.key_id for item in self._sort(list(fresh.credentials)).due(soon)]
+
+
+# ---- rotation.room --------------------------------------------------------------------------------------------------
+# Room for a new secret, on an application that holds as many as it may.
+
+
+_ROOM_LOOKS = 3
+_ROOM_PAUSE = 2.0
+
+
+class Room:
+    """Makes room, one secret at a time, each on fresh evidence.
+
+    ``known`` gives the situation of a list; ``shown`` are the sign-ins with what the record shows, None where it
+    shows none. ``record`` is the record as it was read last: it is to be saved from this one.
+    """
+
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        record: VaultRecord,
+        graph: Graph,
+        evidence: Evidence,
+        making: Making,
+        shown: Proving | None,
+        known: Callable[[Application], Situation],
+        budget: Budget,
+        log: Log,
+    ) -> None:
+        self._vault, self.record, self._graph, self._evidence = vault, record, graph, evidence
+        self._making, self._shown, self._known, self._budget, self._log = making, shown, known, budget, log
+
+    def make(self, limit: float) -> None:
+        """Remove one secret that has to go, waiting up to ``limit`` seconds for it to be due.
+
+        Raises Refused where none may go, or where it is not removed; Stopped.
+        """
+        self._log.say("the application holds as many secrets as it may; making room")
+        problem: Refused | None = None
+        try:
+            with self._budget.phase("make room for a new secret", ROOM + min(limit, SOON)):
+                for attempt in range(1, 1000):
+                    self._evidence.forget()
+                    self._must_be_the_same()
+                    try:
+                        if self._remove_one():
+                            return
+                    except NotDone as failure:
+                        problem = Refused("no room could be made for a new secret", failure.why, failure.todo)
+                        if failure.certain:
+                            raise problem from None
+                    except Refused as refusal:
+                        problem = refusal
+                        # A list may lag behind what Graph counts.
+                        if attempt == _ROOM_LOOKS or len(self._evidence.last_listed().credentials) > 1:
+                            raise
+                    self._budget.pause(_ROOM_PAUSE)
+        except OutOfTime as end:
+            raise problem or Refused("no room could be made for a new secret", str(end), "run it again") from None
+
+    def _must_be_the_same(self) -> None:
+        now = self._evidence.record()
+        before = self.record
+        if any(now.secret(label) != before.secret(label) for label in (FIELD_SECRET, FIELD_KEY_ID)):
+            raise Refused(
+                f"the record {before.uid} has changed meanwhile", "another rotation may be under way", "run it again"
+            )
+
+    def _remove_one(self) -> bool:
+        listed = self._evidence.listed()
+        self._evidence.record()
+        known = self._known(listed)
+        decision, until = room(known, listed.credentials)
+        if until is not None:
+            self._wait(decision, until, known.now)
+            return False
+        if decision.fate is Fate.LEFT_OVER:
+            self.record = fence(self._vault, self.record, self._budget, self._log)
+        elif not known.expired(decision.credential) and not self._shown_is_taken(known, listed.credentials):
+            return False
+        item = decision.credential
+        self._log.say(f"removing the secret {item.key_id} to make room: {decision.reason}")
+        if self._graph.remove_password(listed, item.key_id):
+            self._making.took_away(item)
+        return True
+
+    def _wait(self, decision: Decision, until: datetime, now: datetime) -> None:
+        seconds = (until - now).total_seconds()
+        self._log.say(f"waiting {seconds:.0f} s until the secret {decision.credential.key_id} may go")
+        self._budget.pause(seconds)
+
+    def _shown_is_taken(self, known: Situation, listed: tuple[Credential, ...]) -> bool:
+        """Whether the record's secret signs in. Raises Refused where it does not; False where that is not to be had."""
+        answer = self._evidence.taken(self._shown) if self._shown else Answer.REFUSED
+        if answer is Answer.LATER and self._shown:
+            self._budget.pause(self._shown.last.wait or _ROOM_PAUSE)
+            return False
+        if answer is not Answer.TAKEN:
+            raise no_room(known, listed, None)
+        return True
+
+
+# ---- rotation.settling ----------------------------------------------------------------------------------------------
+# The wait between publishing and the first removal: who still uses the old secret has time to fetch the new one, and
+# replicas that have not heard of it yet have time to.
+
+
+_SIGN_INS = 3
+_SIGN_IN_AGAIN = 5.0
+_SHORTEST_STEP = 1.0
+
+
+class Settling:
+    """The wait of one run. ``listed`` tells whether Graph lists the new secret; None where it does not tell."""
+
+    def __init__(self, proving: Proving, listed: Callable[[], bool | None], budget: Budget, log: Log) -> None:
+        self._proving, self._listed, self._budget, self._log = proving, listed, budget, log
+
+    def wait(self, seconds: float, early: Callable[[], None]) -> None:
+        """Do what goes ``early``, then wait so many seconds, and sign in meanwhile, the last time at the end.
+
+        A refusal makes the wait last twice as long as the secret was old then, or, where the secret is not listed, ends
+        it: what follows looks into that. Raises NotDone and RotationError of ``early``, Stopped.
+        """
+        budget, proving = self._budget, self._proving
+        try:
+            with budget.phase("let the new secret spread", SETTLE):
+                until = budget.awake() + seconds
+                early()
+                if not seconds:
+                    return
+                self._log.say(f"waiting {seconds:.0f} s before old secrets are removed")
+                # Whatever went early: three sign-ins, and none of them at once.
+                now = budget.awake()
+                step = max(_SHORTEST_STEP, (until - now) / _SIGN_INS)
+                following, until = now + step, max(until, now + _SIGN_INS * step)
+                while True:
+                    budget.pause(max(0.0, following - budget.awake()))
+                    if not proving.verify:
+                        if budget.awake() >= until:
+                            return
+                        following = until
+                        continue
+                    look, now = proving.sign_in(), budget.awake()
+                    if look.answer is Answer.TAKEN and now >= until:
+                        return
+                    if look.answer is Answer.REFUSED:
+                        self._log.say(f"the new secret was refused, looking at the list: {look.why}")
+                        if self._listed() is False:
+                            return
+                        until = max(until, proving.made_at + 2 * (now - proving.made_at))
+                    again = now + (look.wait or _SIGN_IN_AGAIN)
+                    following = min(until, now + step) if look.answer is Answer.TAKEN else again
+        except OutOfTime:
+            self._log.say("the new secret has not settled in time")
 
 
 # ---- rotation.transaction -------------------------------------------------------------------------------------------
-# The rotation of one application: create, prove, publish, retire; and the way back from every step.
+# The rotation of one application: create, prove, publish, settle, retire; and the way back from every step.
 #
 # The order is what keeps the vault's secret valid at every instant: nothing is stored before it is seen to sign in, and
-# nothing is removed before its successor is read back from the vault. What cannot be known is never guessed: a secret
-# whose save may still take effect is not removed.
+# nothing is removed before its successor is seen again in the vault, in the list and at the sign-in. What cannot be known
+# is never guessed: a secret whose save may still take effect is not removed.
 
 
-# A secret that was published before needs no time to spread.
-_SECONDS_FOR_KNOWN = 10
-
-
-@dataclass
-class Outcome:
-    """How a rotation ended. ``facts`` hold no secret."""
-
-    status: str
-    exit_status: int
-    message: str
-    changed: bool
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the machine-readable form."""
-        outcome = {"status": self.status, "changed": self.changed, "message": self.message, **self.facts}
-        scrubbed: dict[str, Any] = scrub_all(outcome)
-        return scrubbed
-
-
-@dataclass(frozen=True)
-class Task:
-    """What to rotate. ``application`` overrides the record's own field; empty means the record's."""
-
-    vault: Vault
-    record: VaultRecord
-    sources: Sources
-    policy: Policy
-    application: str = ""
+# A sign-in that is older (seconds) is repeated before a save is.
+_OLD_SIGN_IN = 30.0
+_ROOMS = 3
 
 
 def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool = False) -> Outcome:
@@ -2435,10 +4854,9 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
             raise Refused("nothing was changed", str(stop), "run it again") from None
         return rotation.describe() if check else _to_the_end(rotation, budget)
     except RotationError as problem:
-        log.say(problem.message)
+        budget.shield()
         facts.update(problem.facts)
-        changed = isinstance(problem, (Incomplete, Orphan))
-        return Outcome(problem.status, problem.exit_status, problem.message, changed, facts)
+        return ended(problem, facts, log)
 
 
 def _to_the_end(rotation: Rotation, budget: Budget) -> Outcome:
@@ -2457,199 +4875,353 @@ class Rotation:
     """One run. Making the object resolves everything and plans; it changes nothing. Raises BadInput, Refused."""
 
     def __init__(self, task: Task, http: Http, budget: Budget, log: Log, facts: dict[str, Any]) -> None:
-        self._vault, self._record, self._policy = task.vault, task.record, task.policy
         self._budget, self._log, self._facts = budget, log, facts
-        facts["record"] = self._record.uid
-        self._identity, cloud = choose(task.sources)
-        check_fields(self._record, bool(task.application))
-        identifier = task.application or self._record.value(FIELD_APPLICATION)
-        self._follow = not task.application
-        self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
-        self._graph = Graph(http, cloud.graph, self._identity.client_id, self._sign_in, log)
-        admin = self._identity.client_id.strip().lower()
-        app = self._graph.find(identifier, client_id_first=identifier.strip().lower() == admin)
-        if self._identity.record_uid == self._record.uid and app.client_id != admin:
-            raise BadInput(
-                f"the record {self._record.uid} holds an admin application's credential, but names another application",
-                "its client_secret would be overwritten",
-                "remove application_client_id from it, and attach the admin application's own record",
-            )
-        self._application = app
-        facts["application"] = {
-            "display_name": app.display_name,
-            "object_id": app.object_id,
-            "client_id": app.client_id,
-        }
-        secret = self._record.value(FIELD_SECRET)
-        key_id, expires = self._record.value(FIELD_KEY_ID), self._record.value(FIELD_EXPIRES)
-        self._published = Published(self._record.uid, key_id, secret[:3], self._record.editable, expires)
-        facts.update(previous_key_id=key_id, previous_expires=expires)
-        facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
-        self._admin_hints = admin_hints(task.sources, app.client_id)
-        self._plan: Plan = plan(self._policy, self._published, app, self._admin_hints)
-        if self._record.shows(FIELD_SECRET):
-            log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
-        log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
-        self._making = Making(self._graph, app, marker(self._record.uid, uuid.uuid4().hex), budget, log)
+        self._subject = subject = Subject(task, http, budget, log, facts)
+        self._policy, self._application, self._graph = task.policy, subject.application, subject.graph
+        self._name = subject.application.display_name
+        self._plan: Plan = plan(subject.known())
+        number = len(self._application.credentials)
+        log.say(f"{self._name} ({self._application.client_id}) has {number} secret(s); {self._plan.reason}")
+        self._making = Making(self._graph, self._application, subject.run_name, budget, log)
         self._publishing: Publishing | None = None
-        self._unlisted = unlisted(self._policy, self._published, app)
-        self._retiring = Retiring(self._graph, app, self._unlisted, self._making, self._choose, budget, log)
-        self._current: Credential | None = None  # what the vault shows and will show: ours, once it is published
+        self._retiring: Retiring | None = None
+        self._new: Credential | None = None  # what the vault shows and will show, once that is decided
+        self._published_at: datetime | None = None
+        self._superseded = ""
+        self._kept: list[Kept] = []
         self._complete = False
+        self._final: RotationError | None = None
+
+    def _known(self) -> Situation:
+        return self._subject.known(new=self._new, published_at=self._published_at)
+
+    # -- what would be done
 
     def describe(self) -> Outcome:
         """Say what would be done."""
-        todo, name = self._plan, self._application.display_name
-        self._facts["kept"] = _as_facts(todo.keep)
-        self._facts["would_remove"] = [item.key_id for item in todo.make_room + todo.retire]
-        if todo.action == NOTHING:
+        name, soon = self._name, self._subject.now() + timedelta(seconds=SOON)
+        if other_records(self._application.credentials, self._subject.record.uid):
+            self._subject.evidence.record()
+        todo = plan(self._known())
+        removes = [item.key_id for item in todo.outlook.due(soon)]
+        self._kept = todo.outlook.stays(soon)
+        self._facts.update(kept=[item.as_dict() for item in self._kept], would_remove=removes)
+        if todo.action == KEEP and not removes:
             return self._unchanged()
-        verb = "would be rotated" if todo.action != FINISH else "needs no new secret, but would be cleaned up"
-        text = f"{name} {verb}: {todo.reason}; old secrets that would be removed: {len(self._facts['would_remove'])}."
+        if todo.action != KEEP and self._is_full():
+            decision, _until = room(self._known(), self._application.credentials)
+            self._log.say(f"the secret {decision.credential.key_id} would make room: {decision.reason}")
+        verb = "would be rotated" if todo.action != KEEP else "needs no new secret, but would be cleaned up"
+        why = [todo.reason, f"old secrets that would be removed: {len(removes)}", *self._notes()]
+        text = verdict("planned", self._facts, f"{name} {verb}", "; ".join(why))
         self._log.say(text)
-        self._facts["expires"] = todo.end.strftime("%Y-%m-%dT%H:%M:%SZ") if todo.action != FINISH else ""
+        self._facts["expires"] = format_time(todo.end) if todo.action != KEEP else ""
         return Outcome("planned", 0, text, True, self._facts)
+
+    def _is_full(self) -> bool:
+        return self._application.two_secrets and len(self._application.credentials) > 1
+
+    # -- forward
 
     def run(self) -> Outcome:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
-        if self._plan.action == NOTHING:
-            return self._unchanged()
-        if self._plan.action == FINISH and self._published_signs_in():
-            self._current = self._application.credential(self._published.key_id)
-        else:
-            self._make_room()
-            new, secret = self._making.make(self._plan.end)
-            self._prove(secret, self._policy.verify_timeout)
-            self._publishing = Publishing(
-                self._vault, self._record, new, secret, follow=self._follow, budget=self._budget, log=self._log
-            )
-            self._publishing.publish()
-            self._current = new
-            if self._identity.record_uid == self._record.uid:
-                # A token may have to be fetched again after the secret that it came from is removed.
-                self._identity = replace(self._identity, secret=secret)
-        self._retiring.retire()
+        if self._plan.action != KEEP or not self._keep():
+            new, secret = self._make()
+            proving = self._subject.proving(secret)
+            self._prove(proving)
+            publishing = self._publish(new, secret, proving)
+            self._finish(new, publishing, proving)
         self._complete = True
         self._budget.shield()
         return self._rotated()
+
+    def _keep(self) -> bool:
+        """Clean up beside the shown secret; return False where that does not sign in, so that a new one is needed."""
+        shown = self._known().shown
+        if shown is None or self._subject.shown is None:
+            return False
+        try:
+            if self._policy.verify:
+                self._subject.shown.prove(max(SHORTEST_LIMIT, self._policy.verify_timeout), patient=False)
+        except NotProven as problem:
+            if problem.answer is Answer.REFUSED:
+                self._log.say(f"the vault's secret does not sign in, so it is rotated: {problem.why}")
+                return False
+            raise Refused(
+                f"{self._name} was not rotated, nothing was changed",
+                f"its sign-in says neither yes nor no to the vault's secret: {problem.why}",
+                "run it again; set verify to false if it cannot sign in from this host",
+            ) from None
+        if self._plan.outlook.left_overs:
+            self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
+            self._subject.evidence.forget()
+        self._new = shown
+        text = self._subject.record.secret(FIELD_SECRET)
+        try:
+            self._settle_and_retire(shown, self._subject.shown, lambda record: record.secret(FIELD_SECRET) == text)
+        except Gone:
+            self._log.say("the vault's secret was taken away, so it is rotated")
+            self._new = self._retiring = None
+            return False
+        return True
+
+    def _make(self) -> tuple[Credential, Secret]:
+        """Make the new secret, and room for it where there is none. Raises Refused, Stopped."""
+        for number in range(_ROOMS + 1):
+            try:
+                return self._making.make(self._plan.end)
+            except Full:
+                if number == _ROOMS:
+                    break
+                self._make_room()
+        raise Refused(
+            f"no new secret could be made for {self._name}",
+            "it holds as many secrets as it may, although some were removed",
+            "run it again later",
+        )
+
+    def _make_room(self) -> None:
+        place = Room(
+            vault=self._subject.vault,
+            record=self._subject.record,
+            graph=self._graph,
+            evidence=self._subject.evidence,
+            making=self._making,
+            shown=self._subject.shown,
+            known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
+            budget=self._budget,
+            log=self._log,
+        )
+        try:
+            place.make(self._policy.retire_after.total_seconds())
+        finally:
+            self._subject.record = place.record
+
+    def _publish(self, new: Credential, secret: Secret, proving: Proving) -> Publishing:
+        self._publishing = publishing = Publishing(
+            self._subject.vault,
+            self._subject.record,
+            new,
+            secret,
+            follow=self._subject.names_application,
+            look=lambda conflict: self._look_before_saving(new, proving, conflict),
+            budget=self._budget,
+            log=self._log,
+        )
+        publishing.publish()
+        self._new, self._published_at = new, self._subject.now()
+        self._subject.follow(secret)
+        return publishing
+
+    def _prove(self, proving: Proving) -> None:
+        self._facts["verified"] = proving.verify
+        if not proving.verify:
+            self._log.say("not proving that the secret signs in (verify is false)")
+            return
+        name, limit = self._name, self._policy.verify_timeout
+        if limit < SHORTEST_LIMIT:
+            self._log.say(f"verify_timeout {limit} counts as {SHORTEST_LIMIT}")
+            limit = SHORTEST_LIMIT
+        try:
+            proving.prove(limit)
+        except NotProven as problem:
+            if problem.answer is Answer.NEVER:
+                raise RolledBack(
+                    f"{name} cannot sign in with its new secret",
+                    problem.why,
+                    "remove the cause, or set verify to false if it cannot sign in from this host",
+                ) from None
+            raise RolledBack(
+                f"the new secret of {name} did not sign in within {limit} s",
+                problem.why,
+                "run it again, or raise verify_timeout",
+            ) from None
+
+    def _look_before_saving(self, new: Credential, proving: Proving, conflict: bool) -> None:
+        """Raise RolledBack where somebody has taken the new secret away before it is saved. Raises Stopped."""
+        what = "somebody has removed the new secret meanwhile"
+        away = RolledBack(what, "this run stands back", "nothing, if it was another rotation")
+        if conflict:
+            proving.forget()
+            for pause in (2.0, 3.0, 3.0, None):
+                try:
+                    if self._graph.read(self._application).credential(new.key_id):
+                        break
+                except NotDone as problem:
+                    self._log.detail(f"the list is not to be had: {problem}")
+                if pause is None:
+                    raise away
+                self._budget.pause(pause)
+        while not proving.taken_within(_OLD_SIGN_IN):
+            look = proving.sign_in()
+            if look.answer in (Answer.REFUSED, Answer.NEVER):
+                raise away
+            if look.answer is Answer.LATER:
+                self._budget.pause(look.wait or 2.0)
+
+    def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> None:
+        """Settle and retire after publishing. Raises RotationError, NotDone, Stopped."""
+        self._subject.evidence.forget()
+        try:
+            self._settle_and_retire(new, proving, publishing.shows_ours)
+        except Gone:
+            self._budget.shield()
+            self._final = self._taken_away(new, publishing)
+            raise self._final from None
+
+    def _settle_and_retire(self, new: Credential, proving: Proving, shows_new: Callable[[VaultRecord], bool]) -> None:
+        known = self._known()
+        self._retiring = retiring = Retiring(
+            graph=self._graph,
+            application=self._application,
+            unlisted=self._subject.unlisted,
+            new=new,
+            evidence=self._subject.evidence,
+            proving=proving,
+            making=self._making,
+            shows_new=shows_new,
+            is_ours=known.is_ours,
+            sort=lambda listed: sort_out(self._known(), listed),
+            now=self._subject.now,
+            budget=self._budget,
+            log=self._log,
+        )
+        if self._publishing is None and not retiring.outlook().due(self._subject.now() + timedelta(seconds=SOON)):
+            self._kept = retiring.outlook().stays(self._subject.now())
+            return
+        try:
+            until = retiring.outlook().wait_until(self._subject.now())
+            seconds = (until - self._subject.now()).total_seconds() if until else 0.0
+            if seconds:
+                Settling(proving, retiring.new_is_listed, self._budget, self._log).wait(seconds, retiring.early)
+            retiring.retire()
+            self._kept = retiring.outlook().stays(self._subject.now())
+        except Superseded as other:
+            self._superseded = other.key_id
+        except TakenOver:
+            self._final = self._incomplete(
+                new,
+                "the record shows something else by now, so that nothing more is removed",
+                "see who has changed the record; run it again if it should be rotated",
+                retiring.remaining(),
+            )
+            raise self._final from None
+
+    def _taken_away(self, new: Credential, publishing: Publishing) -> RotationError:
+        """Somebody has taken the published secret away: let the record show the former one again, if that is possible.
+
+        Returns how the run ends.
+        """
+        name = self._name
+        self._log.say(f"somebody has taken the new secret {new.key_id} away")
+        try:
+            if self._former_is_there() and publishing.put_back():
+                with self._budget.phase("undo", UNDO):
+                    self._making.undo()
+                return RolledBack(
+                    f"somebody has taken the new secret of {name} away, and the record shows the former one again",
+                    "this run or its secret was taken for something else",
+                    "see who removes its secrets, then run it again",
+                )
+            why = "there is no former secret that could be put back"
+        except (Exception, Stopped) as problem:
+            why = f"the former secret could not be put back: {_why(problem)}"
+        return self._incomplete(
+            new, f"the vault shows a secret that somebody has taken away; {why}", "run it again at once", None
+        )
+
+    def _former_is_there(self) -> bool:
+        key_id = guid(self._subject.published.key_id) or ""
+        if self._subject.shown is None or not key_id or (self._retiring and key_id in self._retiring.sent):
+            return False
+        if not self._graph.read(self._application).credential(key_id):
+            return False
+        self._subject.shown.forget()
+        return Evidence.taken(self._subject.shown) is Answer.TAKEN
+
+    # -- the ends
 
     def end(self, failure: BaseException) -> Outcome:
         """Undo what ``run`` has left half done, as far as that is certain to be safe.
 
         Raises one of RotationError, which tells the truth about what remains.
         """
+        if self._making.old_removed():
+            self._facts["removed"] = self._making.old_removed()
+        if self._final is not None:
+            raise self._final
         if self._complete:
             return self._rotated()
-        if self._current is not None:
-            remaining = self._retiring.remaining()
+        if self._new is not None:
+            remaining = self._retiring.remaining() if self._retiring else None
             if remaining == []:
                 return self._rotated()
-            raise self._incomplete(self._current, failure, remaining) from None
+            raise self._failed_to_retire(self._new, failure, remaining) from None
         raise self._undo(failure) from None
 
     def _rotated(self) -> Outcome:
-        new = self._current
+        new, removed = self._new, self._making.removed
         key_id, end = (new.key_id, new.end_text) if new else ("", "")
-        self._facts.update(key_id=key_id, expires=end, removed=self._making.removed)
-        self._facts["kept"] = _as_facts(self._retiring.kept)
-        did = "was rotated" if self._plan.action != FINISH else "needed no new secret and was cleaned up"
-        removed = len(self._making.removed)
-        name = self._application.display_name
-        text = f"{name} {did}: its secret {key_id} is valid until {end}, {removed} old removed."
+        if self._publishing is None and not removed:
+            return self._unchanged()
+        self._facts.update(key_id=key_id, expires=end, removed=removed, kept=[item.as_dict() for item in self._kept])
+        did = "was rotated" if self._publishing else "needed no new secret and was cleaned up"
+        why = [f"{len(removed)} old removed"]
+        if self._superseded:
+            why.append(f"a later run of this record has published {self._superseded} and cleans up")
+        why += self._notes()
+        check = "see whether the record names the right application, then run it again"
+        todo = check if self._kept and not self._subject.bound else ""
+        what = f"{self._name} {did}: its secret {key_id} is valid until {end}"
+        text = verdict("rotated", self._facts, what, "; ".join(why), todo)
         self._log.say(text)
         return Outcome("rotated", 0, text, True, self._facts)
 
-    # -- before anything changes
-
-    def _sign_in(self) -> Secret:
-        return self._entra.token(self._identity)
-
     def _unchanged(self) -> Outcome:
-        self._facts["kept"] = _as_facts(self._plan.keep)
-        current = self._application.credential(self._published.key_id)
-        self._facts.update(key_id=self._published.key_id, expires=current.end_text if current else "")
-        text = f"{self._application.display_name} needs no rotation: {self._plan.reason}."
+        shown = self._known().shown
+        self._facts.update(key_id=self._subject.published.key_id, expires=shown.end_text if shown else "")
+        self._facts["kept"] = [item.as_dict() for item in self._kept]
+        why = "; ".join([self._plan.reason, *self._notes()])
+        text = verdict("unchanged", self._facts, f"{self._name} needs no rotation", why)
         self._log.say(text)
         return Outcome("unchanged", 0, text, False, self._facts)
 
-    # -- forward
-
-    def _make_room(self) -> None:
-        for item in self._plan.make_room:
-            self._log.say(f"removing the secret {item.key_id} that an interrupted run left, to make room")
-            try:
-                with self._budget.phase("make room for a new secret", MAKE_ROOM):
-                    self._graph.remove_password(self._application, item.key_id)
-            except NotDone as problem:
-                raise Refused("no room could be made for a new secret", problem.why, problem.todo) from None
-            self._making.removed.append(item.key_id)
-
-    def _published_signs_in(self) -> bool:
-        """Whether the vault's secret signs in; where it does not, plan a rotation in place of the clean-up."""
-        try:
-            self._prove(Secret(self._record.secret(FIELD_SECRET)), min(_SECONDS_FOR_KNOWN, self._policy.verify_timeout))
-        except RolledBack as problem:
-            self._log.say(f"the vault's secret does not sign in, so it is rotated: {problem.why}")
-            always = replace(self._policy, rotate="always")
-            self._plan = plan(always, self._published, self._application, self._admin_hints)
-            return False
-        return True
-
-    def _prove(self, secret: Secret, limit: int) -> None:
-        if not self._policy.verify:
-            self._log.say("not proving that the secret signs in (verify is false)")
-            self._facts["verified"] = False
-            return
-        name, why = self._application.display_name, "no answer"
-        try:
-            with self._budget.phase("prove the secret", limit):
-                for attempt in range(1, 1000):
-                    proof, why = self._entra.prove(self._application.client_id, secret)
-                    if proof is Proof.SIGNED_IN:
-                        self._log.say("the secret signs in")
-                        self._facts["verified"] = True
-                        return
-                    if proof is Proof.NEVER:
-                        raise RolledBack(
-                            f"{name} cannot sign in with its new secret",
-                            why,
-                            "remove the cause, or set verify to false if it cannot sign in from this host",
-                        )
-                    if attempt == 1:
-                        self._log.say(f"the secret does not sign in yet, waiting up to {limit} s: {why}")
-                    # The last attempt is made shortly before the time is over.
-                    self._budget.pause(min(pause_before(min(attempt, 4) + 1), self._budget.left() - 0.5))
-        except OutOfTime:
-            pass
-        raise RolledBack(
-            f"the new secret of {name} did not sign in within {limit} s", why, "run it again, or raise verify_timeout"
-        )
-
-    def _choose(self, listed: Sequence[Credential], now: datetime) -> tuple[list[Credential], list[Kept]]:
-        seen_before = self._application.credentials if self._plan.action != FINISH else ()
-        before = [item.key_id for item in (*seen_before, *self._unlisted)]
-        return sort_out(self._policy, self._published, listed, self._current, before, self._admin_hints, now)
+    def _notes(self) -> list[str]:
+        """Return what is said beside: what stays, and what the record named and the application does not list."""
+        notes = ["kept: " + ", ".join(str(item) for item in self._kept)] if self._kept else []
+        named = guid(self._subject.published.key_id)
+        if named and not self._application.credential(named) and named not in self._making.removed:
+            self._facts["unlisted"] = [named]
+            notes.append(
+                f"the record named {named}, which the application does not list: it has gone, or is one of the service "
+                "principal (which works as well) or of the application that the record named before"
+            )
+        return notes
 
     # -- back
 
-    def _incomplete(self, new: Credential, why: BaseException, remaining: list[str] | None) -> Incomplete:
+    def _incomplete(self, new: Credential, why: str, todo: str, remaining: list[str] | None) -> Incomplete:
         removed = self._making.removed
         if remaining is None:
-            remaining = [item.key_id for item in self._plan.retire if item.key_id not in removed]
-        todo = why.todo if isinstance(why, (NotDone, RotationError)) else ""
+            old = [one.credential.key_id for one in self._plan.outlook.old]
+            remaining = [key_id for key_id in old if key_id not in removed]
         return Incomplete(
-            f"{self._application.display_name} has the secret {new.key_id} in the vault, which is valid, but old "
-            f"secrets may remain ({', '.join(remaining) or 'not counted'})",
-            _why(why),
-            (todo + ", then " if todo else "") + "run it again; the next run removes them",
+            f"{self._name} has published the secret {new.key_id}, but is not complete",
+            f"{why}; old secrets that may remain: {', '.join(remaining) or 'none known'}",
+            todo,
             key_id=new.key_id,
             expires=new.end_text,
             removed=removed,
             remaining=remaining,
         )
 
+    def _failed_to_retire(self, new: Credential, failure: BaseException, remaining: list[str] | None) -> Incomplete:
+        todo = failure.todo if isinstance(failure, (NotDone, RotationError)) else ""
+        more = f"{todo}, then " if todo and "run it again" not in todo else ""
+        return self._incomplete(new, _why(failure), more + "run it again; the next run removes them", remaining)
+
     def _undo(self, failure: BaseException) -> RotationError:
-        name, making = self._application.display_name, self._making
+        name, making = self._name, self._making
         wanted = failure if isinstance(failure, RotationError) else None
         unchanged = wanted or Refused(f"{name} was not rotated, nothing was changed", _why(failure), "run it again")
         if not making.tried:
@@ -2668,7 +5240,7 @@ class Rotation:
         except (Exception, Stopped) as problem:
             self._log.say(f"undoing did not succeed: {_why(problem)}")
         if shown is Shown.OURS and making.made is not None:
-            return self._incomplete(making.made[0], failure, None)
+            return self._failed_to_retire(making.made[0], failure, None)
         if shown is Shown.UNKNOWN:
             return self._orphan(failure, "the vault may show it, so that it was left in place")
         if removed is False:
@@ -2683,16 +5255,12 @@ class Rotation:
         key_ids = list(self._making.left)
         named = f"secret {', '.join(key_ids)}" if key_ids else f"secret named {name}, if it was made at all,"
         return Orphan(
-            f"{self._application.display_name} may have kept the new {named} beside its old ones, which still work",
+            f"{self._name} may have kept the new {named} beside its old ones, which still work",
             f"{_why(failure)}; {why}",
             "run it again, the next run removes it; or remove it in Entra if the record does not show its id",
             orphans=key_ids,
             marker=name,
         )
-
-
-def _as_facts(kept: Sequence[Kept]) -> list[dict[str, str]]:
-    return [{"key_id": item.key_id, "reason": item.reason} for item in kept]
 
 
 def _why(failure: BaseException) -> str:
@@ -2707,12 +5275,15 @@ def _why(failure: BaseException) -> str:
 # A look at everything that a rotation needs, without changing anything.
 
 
-OK, WARNING, FAILURE = "ok", "warning", "failure"
+OK, WARNING, FAILURE, SKIPPED = "ok", "warning", "failure", "skipped"
 PACKAGES = ("requests", "msal", "keeper-secrets-manager-core")
 # Entra accepts no more than five minutes; a minute is what a host that keeps time is far below.
 LARGEST_SKEW = 60.0
+# So many days before the admin application's own secret or certificate ends it is time to renew it.
+_RENEW_DAYS = 30
 _ALL = {"Application.ReadWrite.All", "Directory.ReadWrite.All"}
 _OWNED = "Application.ReadWrite.OwnedBy"
+_NOT_LOOKED_AT = "whether a policy of the tenant allows a secret of this lifetime shows only when one is made"
 
 
 @dataclass(frozen=True)
@@ -2726,42 +5297,84 @@ class Check:
 
 
 class Doctor:
-    """Looks at one thing after the other; a look that needs what an earlier one did not find is left out."""
+    """Looks at one thing after the other. What fails fails under its own name, and ends only the looks that need it."""
 
-    def __init__(self, budget: Budget, log: Log) -> None:
-        self._budget, self._log = budget, log
+    def __init__(self, prepare: Callable[[], Task], http: Http, budget: Budget, log: Log) -> None:
+        self._prepare, self._http, self._budget, self._log = prepare, http, budget, log
         self.checks: list[Check] = []
+        self._facts: dict[str, Any] = {}
         self._exit_status = 0
+        self._task: Task
+        self._identity: Identity
+        self._cloud: Cloud
+        self._entra: Entra
+        self._graph: Graph
+        self._application: Application
 
-    def examine(self, prepare: Callable[[], Task], http: Http) -> Outcome:
-        """Check everything for the task that ``prepare`` reads. It raises none of RotationError."""
+    def examine(self) -> None:
+        """Check everything, but for what a rotation would do. It raises none of RotationError."""
         self._add("packages", OK, f"Python {platform.python_version()}, {packages()} ({sys.executable})")
-        try:
-            with self._budget.phase("look at everything", RESOLVE):
-                self._examine(prepare, http)
-        except RotationError as problem:
-            self._exit_status = self._exit_status or problem.exit_status
-            self._add(
-                "rotation",
-                FAILURE,
-                problem.what + (f": {problem.why}" if problem.why else ""),
-                problem.todo or "remove the cause",
-            )
-        return self.outcome()
+        looks: tuple[tuple[str, tuple[str, ...], Callable[[], None]], ...] = (
+            ("Keeper", (), self._keeper),
+            ("record", ("Keeper",), self._fields),
+            ("edit right", ("Keeper",), self._edit_right),
+            ("admin identity", ("Keeper",), self._choose),
+            ("certificate", ("admin identity",), self._certificate),
+            ("admin", ("admin identity", "certificate"), self._admin),
+            ("application", ("record", "admin"), self._find),
+            ("permission", ("application",), self._permission),
+            ("clock", ("application",), self._clock),
+            ("admin secret", ("application",), self._admin_secret),
+            ("current secret", ("application",), self._current),
+            ("retire_after", ("application",), self._retire_after),
+            ("other records", ("application",), self._others),
+        )
+        failed: set[str] = set()
+        with self._budget.phase("look at everything", RESOLVE):
+            for name, needs, look in looks:
+                missing = [need for need in needs if need in failed]
+                if missing:
+                    failed.add(name)
+                    self._add(name, SKIPPED, f"not looked at, as it needs: {', '.join(missing)}")
+                    continue
+                try:
+                    look()
+                except RotationError as problem:
+                    failed.add(name)
+                    self._fail(name, problem)
+
+    def foresee(self, planned: Outcome) -> None:
+        """Say what a rotation would find and leave, as ``planned`` has it."""
+        if planned.exit_status:
+            self._exit_status = self._exit_status or planned.exit_status
+            self._add("room" if planned.facts.get("full") else "rotation", FAILURE, planned.message)
+            return
+        kept = [f"{one['key_id']} ({one['reason']})" for one in planned.facts.get("kept", [])]
+        self._add("room", OK, "there is room for a new secret, or it can be made")
+        self._add("old secrets", OK, "all of them go" if not kept else "these stay: " + ", ".join(kept))
+        for key_id in planned.facts.get("unlisted", []):
+            text = f"the record names {key_id}, which the application does not list"
+            self._add("named secret", WARNING, text, "see whether the record names the right application")
+        self._add("not looked at", OK, _NOT_LOOKED_AT)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something stands in the way of a rotation."""
+        return bool(self._exit_status)
 
     def facts(self) -> dict[str, Any]:
         """Return the checks as JSON data."""
-        return {"checks": [check.__dict__ for check in self.checks]}
+        return {**self._facts, "checks": [check.__dict__ for check in self.checks]}
 
     def outcome(self) -> Outcome:
         """Return what all looks together say."""
-        first = next((check for check in self.checks if check.level == FAILURE), None)
-        counts = {level: sum(check.level == level for check in self.checks) for level in (OK, WARNING, FAILURE)}
-        status = {0: "unchanged", BadInput.exit_status: "bad_input", Refused.exit_status: "refused"}[self._exit_status]
-        count = ", ".join(f"{number} {level}" for level, number in counts.items())
-        found = f"{first.text}. Next: {first.todo}" if first else "everything that a rotation needs is there"
-        text = f"{found} (checked, nothing was changed: {count})."
-        self._log.say(text)
+        failures = [check for check in self.checks if check.level == FAILURE]
+        counts = {name: sum(check.level == name for check in self.checks) for name in (OK, WARNING, FAILURE, SKIPPED)}
+        status = {0: "unchanged", BadInput.exit_status: "bad_input"}.get(self._exit_status, "refused")
+        what = "; ".join(f"{check.name}: {check.text}" for check in failures)
+        why = "checked, nothing was changed: " + ", ".join(f"{number} {name}" for name, number in counts.items())
+        todo = next((check.todo for check in failures if check.todo), "")
+        text = verdict(status, self._facts, what or "everything that a rotation needs is there", why, todo)
         return Outcome(status, self._exit_status, text, False, self.facts())
 
     def _add(self, name: str, level: str, text: str, todo: str = "") -> None:
@@ -2769,30 +5382,21 @@ class Doctor:
         self.checks.append(check)
         self._log.say(f"{level}: {name}: {text}" + (f". Next: {todo}" if todo else ""))
 
-    def _examine(self, prepare: Callable[[], Task], http: Http) -> None:
-        task = prepare()
-        record = task.record
-        self._add("Keeper", OK, "the configuration is usable, the vault was read over trusted TLS")
-        self._fields(task)
-        identity, cloud = choose(task.sources)
-        entra = Entra(http, cloud, identity.tenant_id, self._budget, self._log)
-        graph = Graph(http, cloud.graph, identity.client_id, lambda: entra.token(identity), self._log)
-        identifier = task.application or record.value(FIELD_APPLICATION)
-        application = graph.find(identifier)
-        self._add("admin", OK, f"{identity.client_id} from {identity.source} signs in at {cloud.authority}")
-        text = f"{application.display_name}, object id {application.object_id}, client id {application.client_id}"
-        self._add("application", OK, f"{text}, {len(application.credentials)} secret(s)")
-        self._permission(graph, application)
-        self._clock(application)
-        self._current(entra, application, record.secret(FIELD_SECRET), task.policy.verify)
-        secret = record.value(FIELD_SECRET)
-        published = Published(record.uid, record.value(FIELD_KEY_ID), secret[:3], record.editable)
-        todo = plan(task.policy, published, application, admin_hints(task.sources, application.client_id))
-        self._add("room", OK, "there is room for a new secret" + (", after an orphan" if todo.make_room else ""))
+    def _fail(self, name: str, problem: RotationError) -> None:
+        self._exit_status = self._exit_status or problem.exit_status
+        text = problem.what + (f": {problem.why}" if problem.why else "")
+        self._add(name, FAILURE, text, problem.todo or "remove the cause")
 
-    def _fields(self, task: Task) -> None:
-        record = task.record
-        check_fields(record, bool(task.application))
+    # -- the looks, in the order in which they need each other
+
+    def _keeper(self) -> None:
+        self._task = self._prepare()
+        self._facts.update(record=self._task.record.uid, title=self._task.record.title)
+        self._add("Keeper", OK, "the configuration is usable, the vault was read over trusted TLS")
+
+    def _fields(self) -> None:
+        record = self._task.record
+        check_fields(record, bool(self._task.application))
         missing = [name for name in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES) if not record.has(name)]
         note = f"; {', '.join(missing)} will be created" if missing else ""
         if record.shows(FIELD_SECRET):
@@ -2800,44 +5404,134 @@ class Doctor:
         if record.type != "pamUser":
             note += f"; it is of type {record.type}, which the Gateway does not rotate"
         self._add("record", WARNING if note else OK, f"{record.title!r} ({record.uid}) has usable fields{note}")
-        if record.editable:
-            self._add("edit right", OK, "the record may be edited")
 
-    def _permission(self, graph: Graph, application: Application) -> None:
-        roles = graph.roles()
-        if roles is None:
-            self._add("permission", WARNING, "the token does not show the permissions", "make sure of " + _OWNED)
+    def _edit_right(self) -> None:
+        if not self._task.record.editable:
+            raise read_only(self._task.record.uid)
+        self._add("edit right", OK, "the record may be edited")
+
+    def _choose(self) -> None:
+        self._identity, self._cloud = choose(self._task.sources)
+        identity = self._identity
+        self._add("admin identity", OK, f"{identity.name} from {identity.source}: {identity.why}")
+
+    def _certificate(self) -> None:
+        if self._identity.certificate:
+            end = open_certificate(self._identity.certificate).end
+            soon = end - datetime.now(timezone.utc) < timedelta(days=_RENEW_DAYS)
+            todo = "renew it, and give the new one to the application before" if soon else ""
+            self._add("certificate", WARNING if soon else OK, f"it is valid until {format_time(end)}", todo)
+
+    def _admin(self) -> None:
+        identity = self._identity
+        self._entra = Entra(self._http, self._cloud, identity.tenant_id, self._budget, self._log)
+        self._graph = Graph(self._http, self._cloud.graph, identity.client_id, self._sign_in, self._log)
+        self._graph.connect()
+        managed, authority = identity.managed, self._cloud.authority
+        text = f"{host_service()[0]} gives its tokens" if managed else f"it signs in at {authority}"
+        self._add("admin", OK, text)
+
+    def _sign_in(self) -> Secret:
+        return self._entra.token(self._identity)
+
+    def _find(self) -> None:
+        identifier = self._task.application or self._task.record.value(FIELD_APPLICATION)
+        self._application = found = self._graph.find(identifier)
+        text = f"{found.display_name}, object id {found.object_id}, client id {found.client_id}"
+        self._add("application", OK, f"{text}, {len(found.credentials)} secret(s)")
+
+    def _admin_secret(self) -> None:
+        """Tell when the admin application's own secret ends, where its record or Graph tells."""
+        identity = self._identity
+        if identity.secret is None:
+            self._add("admin secret", OK, "the admin application signs in without a secret")
+            return
+        try:
+            own = self._graph.find(identity.client_id, client_id_first=True)
+        except RotationError as problem:
+            self._add("admin secret", OK, f"when it ends is not to be seen: {problem.what}")
+            return
+        hint = identity.secret.reveal()[:3]
+        ends = [item.end for item in own.credentials if item.hint == hint and item.end]
+        if not ends:
+            self._add("admin secret", OK, "when it ends is not to be seen: Graph does not list it")
+            return
+        days = (max(ends) - own.read_at).days
+        level = OK if days > _RENEW_DAYS else WARNING
+        todo = "" if level == OK else f"make a new one, and put it into {identity.source}"
+        self._add("admin secret", level, f"it ends in {days} days", todo)
+
+    def _retire_after(self) -> None:
+        seconds = self._task.policy.retire_after.total_seconds()
+        if not seconds:
+            text = "it is 0: what still uses the old secret fails at once"
+            self._add("retire_after", WARNING, text, "set it to what your applications need to fetch a new secret")
+        elif self._application.two_secrets and seconds > SOON:
+            text = "the application holds two secrets at the most: while both are taken it is not rotated"
+            self._add("retire_after", WARNING, text, f"let it rotate less often than every {seconds:.0f} s")
+        else:
+            self._add("retire_after", OK, f"an old secret goes {seconds:.0f} s after it was superseded")
+
+    def _others(self) -> None:
+        """Name every other record that names the application, or shows one of its secrets."""
+        application = self._application
+        ids = {application.object_id, application.client_id}
+        found = []
+        for other in self._task.vault.read([]).values():
+            if other.uid == self._task.record.uid:
+                continue
+            view, shown = other.view(), published_in(other)
+            names = bool(ids & {guid(view.get("application_object_id")), guid(view.get("application_client_id"))})
+            by_id = guid(shown.key_id) is not None and application.credential(shown.key_id) is not None
+            if names or by_id:
+                found.append(f"{other.title!r} ({other.uid})")
+        if found:
+            text = f"named or shown by other records, too: {', '.join(sorted(found))}"
+            todo = "let one record publish an application's secret; a rotation knows the others by its own markers only"
+            self._add("other records", WARNING, text, todo)
+        else:
+            self._add("other records", OK, "no other record that is seen names the application or shows its secrets")
+
+    def _permission(self) -> None:
+        roles, identity = self._graph.roles(), self._identity
+        admin = identity.name if identity.managed else "the admin application"
+        if not roles:
+            self._add("permission", WARNING, "the token shows no permissions", "make sure of " + _OWNED)
         elif roles & _ALL:
             self._add("permission", OK, ", ".join(sorted(roles & _ALL)))
         elif _OWNED not in roles:
             self._exit_status = Refused.exit_status
-            todo = f"grant {_OWNED} to the admin application and consent to it"
-            self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles)) or 'none'}", todo)
+            todo = f"grant {_OWNED} to {admin} and consent to it"
+            if identity.managed:
+                todo += "; Azure keeps a managed identity's token for up to 24 hours, and what it may do with it"
+            self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles))}", todo)
         else:
-            owns = graph.owns(application)
+            owns = self._graph.owns(self._application)
             if owns is False:
                 self._exit_status = Refused.exit_status
-                todo = "make the admin application's service principal an owner of the application"
+                todo = f"make the service principal of {admin} an owner of the application"
                 self._add("permission", FAILURE, f"{_OWNED}, but it does not own the application", todo)
             elif owns is None:
                 self._add("permission", WARNING, f"{_OWNED}; Graph does not tell who owns the application")
             else:
                 self._add("permission", OK, f"{_OWNED}, and it owns the application")
 
-    def _clock(self, application: Application) -> None:
-        skew = abs((application.read_at - datetime.now(timezone.utc)).total_seconds())
+    def _clock(self) -> None:
+        skew = abs((self._application.read_at - datetime.now(timezone.utc)).total_seconds())
         level = OK if skew <= LARGEST_SKEW else WARNING
         todo = "" if level == OK else "let the host keep its time (NTP)"
         self._add("clock", level, f"differs from Graph's by {skew:.0f} s", todo)
 
-    def _current(self, entra: Entra, application: Application, secret: str, verify: bool) -> None:
+    def _current(self) -> None:
+        secret, verify = self._task.record.secret(FIELD_SECRET), self._task.policy.verify
         if not secret:
             self._add("current secret", WARNING, "the record holds none yet")
             return
-        proof, why = entra.prove(application.client_id, Secret(secret))
-        if proof is Proof.SIGNED_IN:
+        look = self._entra.sign_in(self._application.client_id, Secret(secret))
+        why = look.why
+        if look.answer is Answer.TAKEN:
             self._add("current secret", OK, "the vault's secret signs in")
-        elif proof is Proof.NOT_YET:
+        elif look.answer is not Answer.NEVER:
             self._add("current secret", WARNING, f"the vault's secret does not sign in: {why}", "rotate it")
         else:
             # Neither would a new one.
@@ -2847,12 +5541,19 @@ class Doctor:
 
 
 def dry_run(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool) -> Outcome:
-    """Look at everything; with ``check``, and where nothing stands in the way, also say what would be done."""
-    doctor = Doctor(budget, log)
-    outcome = doctor.examine(prepare, http)
-    if check and outcome.exit_status == 0:
-        outcome = perform(prepare, http, budget, log, check=True)
-        outcome.facts.update(doctor.facts())
+    """Look at everything, and plan: what stands in the way of a rotation ends it. With ``check`` also say what would be
+    done, and how. It raises none of RotationError."""
+    doctor = Doctor(prepare, http, budget, log)
+    doctor.examine()
+    planned = None if doctor.failed else perform(prepare, http, budget, log, check=True)
+    if planned is not None:
+        doctor.foresee(planned)
+    if check and planned is not None and not planned.exit_status:
+        planned.facts.update(doctor.facts())
+        outcome = planned
+    else:
+        outcome = doctor.outcome()
+    log.say(outcome.message)
     return outcome
 
 
@@ -2867,11 +5568,50 @@ def packages() -> str:
     return ", ".join(found)
 
 
+# ---- services.files -------------------------------------------------------------------------------------------------
+# Certificates that are attached to Keeper records: downloaded and decrypted into memory, never written.
+
+
+with contextlib.suppress(ImportError):  # vault.KSM_PROBLEM tells
+    from keeper_secrets_manager_core.crypto import CryptoUtils
+
+_ENDINGS = (".pem", ".pfx", ".p12")
+_LARGEST_ATTACHMENT = 65536
+
+
+def certificates_of(record: VaultRecord, http: Http) -> list[Certificate]:
+    """Return the files of the record that are certificates by their names. None is downloaded yet."""
+    found = []
+    for file in record.sdk.files or []:
+        name = str(file.name or "")
+        if name.lower().endswith(_ENDINGS) and int(file.size or 0) <= _LARGEST_ATTACHMENT:
+            words = f"the certificate in the file {name} of the record {record.title!r} ({record.uid})"
+            found.append(Certificate(words, functools.partial(_download, file, words, http)))
+    return found
+
+
+def _download(file: Any, words: str, http: Http) -> bytes:
+    """Return the content of an attachment. Raises Refused. The SDK's own call has no timeouts."""
+    try:
+        reply = http.call("GET", str(file.f.get("url")), name="download", retry=busy)
+    except Unanswered as problem:
+        raise Refused(f"{words} was not downloaded", str(problem), problem.todo) from None
+    try:
+        wrapped = base64.b64decode(file.f["fileKey"].translate(str.maketrans("-_", "+/")) + "==")
+        key = CryptoUtils.decrypt_aes(wrapped, file.record_key_bytes)
+        content: bytes = CryptoUtils.decrypt_aes(reply.body, key)
+    except Exception as problem:  # an error page, or half a file
+        why = f"HTTP {reply.status}, and what came is not the file ({type(problem).__name__})"
+        todo = "run it again later; attach the file anew if it stays"
+        raise Refused(f"{words} was not downloaded", why, todo) from None
+    return content
+
+
 # ---- script.gateway -------------------------------------------------------------------------------------------------
 # The Keeper Gateway's side of a PAM Script: what it passes on stdin, and where its own configuration is.
 
 
-_TODO = "let the Gateway run the script, or pass it the line that the Gateway does"
+RUN_BY_GATEWAY = "let the Gateway run the script, or pass it the line that the Gateway does"
 _LONGEST = 64 * 1024 * 1024
 # Text in the variable itself, or the path of a file; first that is there.
 _VARIABLES = (
@@ -2910,19 +5650,20 @@ def read_request(stream: IO[bytes]) -> Request:
     while not line.strip():
         line = stream.readline(_LONGEST)
         if not line:
-            raise BadInput("stdin is empty", todo=_TODO)
+            raise BadInput("stdin is empty", todo=RUN_BY_GATEWAY)
     message = _decode(line, "stdin")
     if not isinstance(message, dict):
-        raise BadInput("stdin holds no JSON object", todo=_TODO)
+        raise BadInput("stdin holds no JSON object", todo=RUN_BY_GATEWAY)
     missing = [key for key in ("userRecordUid", "records") if key not in message]
     if missing:
-        raise BadInput("stdin lacks " + " and ".join(missing), todo=_TODO)
+        raise BadInput("stdin lacks " + " and ".join(missing), todo=RUN_BY_GATEWAY)
     records = message["records"]
     if not isinstance(records, str):
-        raise BadInput("records on stdin is no text", todo=_TODO)
+        raise BadInput("records on stdin is no text", todo=RUN_BY_GATEWAY)
     items = _decode(records.encode("ascii", "replace"), "records on stdin") if records.strip() else []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
+        raise BadInput("records on stdin is no JSON array of objects", todo=RUN_BY_GATEWAY)
+    learn((key, key, value) for item in (message, *items) for key, value in item.items())
     return Request(
         _uid(message, "userRecordUid", required=True),
         _uid(message, "providerRecordUid", required=False),
@@ -2938,11 +5679,11 @@ def _decode(data: bytes, what: str) -> Any:
         compact = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
         decoded = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
     except (ValueError, binascii.Error):
-        raise BadInput(f"{what} is no base64", todo=_TODO) from None
+        raise BadInput(f"{what} is no base64", todo=RUN_BY_GATEWAY) from None
     try:
         return json.loads(decoded.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise BadInput(f"{what} is base64, but not of JSON", todo=_TODO) from None
+        raise BadInput(f"{what} is base64, but not of JSON", todo=RUN_BY_GATEWAY) from None
 
 
 def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
@@ -2950,13 +5691,13 @@ def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
     if value is None and not required:
         return ""
     if not isinstance(value, str) or (required and not value.strip()):
-        raise BadInput(f"{key} on stdin is no record uid", todo=_TODO)
+        raise BadInput(f"{key} on stdin is no record uid", todo=RUN_BY_GATEWAY)
     return value.strip()
 
 
 def _labelled(item: Mapping[str, Any]) -> Labelled:
     pairs = [(str(key), value) for key, value in item.items() if key not in ("uid", "title")]
-    return Labelled(text_of(item.get("uid")), text_of(item.get("title")), pairs)
+    return Labelled(text_of(item.get("uid")), bounded(text_of(item.get("title"))), pairs)
 
 
 def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | None = None) -> tuple[str, str]:
@@ -3014,6 +5755,9 @@ array. It writes its steps to stderr and one line of JSON to stdout."""
 _EPILOG = """exit status: 0 rotated, 1 bug, 2 bad input, 3 refused, 4 rolled back, 5 incomplete (new secret valid, old
 ones remain), 6 orphan (a new secret could not be removed)"""
 
+# The Gateway writes its line as soon as it has started the script.
+_STDIN_SECONDS = 20.0
+
 
 def missing_libraries() -> dict[str, str]:
     """Return the packages that cannot be imported, by their names on the package index, with the reason."""
@@ -3037,10 +5781,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.record and sys.stdin is not None and sys.stdin.isatty():
         parser.print_help(sys.stderr)
         return BadInput.exit_status
-    log = Log(to_stderr, options.debug)
+    _leave_no_core()
+    outlet = Outlet()
+    log = Log(lambda line: outlet.write(sys.stderr, line), options.debug)
     outcome = _run(log, options, os.environ)
-    _print({"version": VERSION, **outcome.as_dict()})
+    with suppress(OSError, ValueError):  # nobody reads: the exit status still tells
+        outlet.write(sys.stdout, json.dumps({"version": VERSION, **outcome.as_dict()}) + "\n")
     return outcome.exit_status
+
+
+def _leave_no_core() -> None:
+    """A crash of a library would write what is in memory to a file."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
@@ -3062,22 +5817,23 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         def task() -> Task:
             if not requests:
                 named = Request(options.record, options.provider, ()) if options.record else None
-                requests.append(named or read_request(_stdin()))
+                requests.append(named or _request(budget))
             return prepare(requests[0], http, budget, log, environ)
 
         outcome = dry_run(task, http, budget, log, options.check) if dry else perform(task, http, budget, log)
         budget.shield()
         return outcome
     except BadInput as problem:
-        log.say(problem.message)
-        return Outcome(problem.status, problem.exit_status, problem.message, False)
+        return ended(problem, {}, log)
     except Stopped as stop:
         # Only outside of a rotation's phases, where nothing has begun or everything has ended.
-        problem_ = Refused("the run was stopped", str(stop), "run it again")
-        log.say(problem_.message)
-        return Outcome(problem_.status, problem_.exit_status, problem_.message, False)
+        return ended(Refused("the run was stopped", str(stop), "run it again"), {}, log)
+    except MemoryError:
+        todo = "give it more memory, or end what takes it, and run it again"
+        return ended(Refused("the run was stopped", "this host has no memory left", todo), {}, log)
     except Exception as bug:
-        text = f"a bug: {type(bug).__name__}: {bug}. Next: run it with --debug and report what it shows."
+        what = f"a bug: {type(bug).__name__}: {foreign(bug)}"
+        text = verdict("error", {}, what, "", "run it with --debug and report it")
         log.say(text)
         if options.debug:
             for line in traceback.format_exc().splitlines():
@@ -3085,10 +5841,14 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         return Outcome("error", 1, scrub(text), False)
 
 
-def _stdin() -> IO[bytes]:
+def _request(budget: Budget) -> Request:
     if sys.stdin is None:
-        raise BadInput("stdin is closed", todo="let the Gateway run the script")
-    return sys.stdin.buffer
+        raise BadInput("stdin is closed", todo=RUN_BY_GATEWAY)
+    try:
+        with budget.phase("read the Gateway's line", _STDIN_SECONDS):
+            return read_request(sys.stdin.buffer)
+    except OutOfTime as end:
+        raise BadInput("no complete line came on stdin", str(end), RUN_BY_GATEWAY) from None
 
 
 def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Mapping[str, str]) -> Task:
@@ -3115,17 +5875,22 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
         advice = "attach the admin application's record to the script, or name the PAM configuration (--provider)"
     elif configuration is None:
         advice = f"share the folder of the PAM configuration {request.provider_uid} with the Gateway's application"
-    sources = Sources(advice=advice, attached=request.attached(), own=own, configuration=configuration)
+
+    def files(uid: str) -> Sequence[Certificate]:
+        if uid not in found:
+            found.update(vault.read([uid]))
+        return certificates_of(found[uid], http) if uid in found else ()
+
+    sources = Sources(
+        advice=advice,
+        attached=request.attached(),
+        own=own,
+        configuration=configuration,
+        fallback=identity_in(in_environment(environ), "the environment"),
+        authority=environ.get(AUTHORITY_VARIABLE, ""),
+        files=files,
+    )
     return Task(vault, record, sources, policy_of(own))
-
-
-def _print(outcome: dict[str, Any]) -> None:
-    try:
-        sys.stdout.write(json.dumps(outcome) + "\n")
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):
-        # Nobody reads: the exit status still has to tell. Python would replace it when it flushes at exit.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 if __name__ == "__main__":

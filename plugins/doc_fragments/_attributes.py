@@ -25,4 +25,10 @@ attributes:
     support: full
     membership:
       - keeperpam.azure.azure
+notes:
+  - An option that is empty or null counts as not given, as AWX passes the optional answers of a survey that were left
+    empty.
+  - Secrets are in no result, and of the arguments only what is plainly no secret. Set C(ansible_pipelining) to V(true)
+    for the play, as the playbooks of this collection do. Without it, Ansible writes the arguments of a task to a file,
+    which stays when the run is killed.
 """

@@ -13,7 +13,9 @@ class ModuleDocFragment:
 options:
   keeper_config:
     description:
-      - The client configuration of a Keeper Secrets Manager device, as JSON or as base64 of it.
+      - The client configuration of a Keeper Secrets Manager device, as a mapping, as JSON or as base64 of it.
+      - Give it by a variable, a file or a lookup. What is written literally in a task, Ansible itself may print - from
+        ansible-core 2.19 on the lines of a task that fails, and with C(-vvvv) the arguments of its command line.
       - The device must have been initialised. A one-time token is not accepted.
       - Without it and O(keeper_config_file), the environment variables E(KSM_CONFIG) and E(KSM_CONFIG_FILE) are used,
         in this order.

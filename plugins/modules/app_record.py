@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-from __future__ import annotations
+# Every Python that a supported ansible-core may hand this file to must be able to read it: see _python.py.
 
 DOCUMENTATION = r"""
 module: app_record
@@ -54,6 +54,15 @@ options:
     description: As the option of M(keeperpam.azure.app_secret), for the PAM Script.
     type: str
     choices: [all, managed, none]
+  retire_after:
+    description:
+      - As the option of M(keeperpam.azure.app_secret), for the PAM Script.
+      - A warning says what it means for an application that holds two secrets at the most.
+    type: str
+  adopt:
+    description: As the option of M(keeperpam.azure.app_secret), for the PAM Script.
+    type: list
+    elements: str
   verify:
     description: As the option of M(keeperpam.azure.app_secret), for the PAM Script.
     type: bool
@@ -105,10 +114,12 @@ msg:
   returned: always
   sample: billing-api has the fields.
 status:
-  description: How it failed. V(bad_input) and V(refused) have changed nothing.
+  description:
+    - How it ended. V(planned) is what check mode says of a change that would be made.
+    - V(changed) and V(unchanged) are complete; V(bad_input) and V(refused) have changed nothing.
   type: str
-  returned: failure
-  sample: bad_input
+  returned: always
+  sample: changed
 record:
   description: The uid of the record.
   type: str
@@ -122,20 +133,9 @@ steps:
   sample: ["saving the record"]
 """
 
-import os
-import typing as t
+from ..module_utils._python import require_python
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils._core.base.redact import Log
-from ..module_utils._core.base.timing import Budget
-from ..module_utils._core.records.app_fields import TYPES, check_values, ensure
-from ..module_utils._core.rotation.plan import RETIRE_CHOICES, Policy
-from ..module_utils._core.services.http import Http
-from ..module_utils._core.services.vault import Vault
-from ..module_utils._module import KEEPER_OPTIONS, edit_record, keeper_configuration
-
-OPTIONS: dict[str, dict[str, t.Any]] = {
+OPTIONS = {
     "record": {"type": "str", "required": True, "aliases": ["uid"]},
     "application_object_id": {"type": "str", "required": True},
     "client_secret": {"type": "str", "no_log": True},
@@ -145,42 +145,19 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "application_client_id": {"type": "str"},
     "lifetime_days": {"type": "int"},
     "keep_previous": {"type": "int"},
-    "retire": {"type": "str", "choices": list(RETIRE_CHOICES)},
+    "retire": {"type": "str", "choices": ["all", "managed", "none"]},
+    "retire_after": {"type": "str"},
+    "adopt": {"type": "list", "elements": "str"},
     "verify": {"type": "bool"},
     "verify_timeout": {"type": "int"},
 }
-POLICY = ("lifetime_days", "keep_previous", "retire", "verify", "verify_timeout")
 
 
-def wanted(params: dict[str, t.Any]) -> dict[str, str]:
-    """Return the values that the options give. Raises BadInput."""
-    Policy(**{name: params[name] for name in POLICY if params[name] is not None})
-    given = {label: params[label] for label in TYPES if params[label] is not None}
-    values = {label: str(value).lower() if isinstance(value, bool) else str(value) for label, value in given.items()}
-    check_values(values)
-    return values
+def main():  # type: () -> None
+    require_python()
+    from ..module_utils._app_record import run
 
-
-def main() -> t.NoReturn:
-    module = AnsibleModule(
-        argument_spec={**OPTIONS, **KEEPER_OPTIONS},
-        mutually_exclusive=[("keeper_config", "keeper_config_file")],
-        supports_check_mode=True,
-    )
-
-    def work(http: Http, budget: Budget, log: Log) -> dict[str, t.Any]:
-        values = wanted(module.params)
-        vault = Vault(keeper_configuration(module.params, os.environ), http, budget, log)
-        done = ensure(vault, module.params["record"], values, budget, log, module.check_mode)
-        verb = "would get" if module.check_mode and done.changed else "has"
-        return {
-            "changed": done.changed,
-            "msg": f"{done.title} {verb} the fields.",
-            "record": module.params["record"],
-            "diff": {"before": done.before, "after": done.after},
-        }
-
-    edit_record(module, work)
+    run(OPTIONS)
 
 
 if __name__ == "__main__":

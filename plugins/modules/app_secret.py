@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-from __future__ import annotations
+# Every Python that a supported ansible-core may hand this file to must be able to read it: see _python.py.
 
 DOCUMENTATION = r"""
 module: app_secret
@@ -58,10 +58,28 @@ options:
       - Without it, the record's field of this name counts, else V(all).
       - V(all) is what Keeper's documentation describes; V(managed) removes only those that were made for this record or
         that the record names; V(none) leaves them to expire.
-      - Never removed are secrets that were made after the new one, and the one that the admin application signs in with
-        when it is kept in another record. Always removed is what interrupted runs left and nobody can know.
+      - Never removed are secrets that were made after the run began, those that another record or option holds as far
+        as this run has read it, and those that were made for another record, see O(adopt). While the record names a
+        secret that the application does not list, only those that were made for this record are removed.
+      - Always removed is what interrupted runs left and nobody can know.
     type: str
     choices: [all, managed, none]
+  retire_after:
+    description:
+      - How long an old secret goes on signing in after something took its place, V(0) or a number with C(s), C(m), C(h)
+        or C(d), up to V(90d).
+      - A run waits for what becomes due within two minutes. The rest stays, is named in RV(kept), and is removed by the
+        first run after its time. What O(keep_previous) keeps stays besides.
+      - With V(0) whatever still uses the old secret fails at once.
+      - Without it, the record's field of this name counts, else V(30s).
+    type: str
+  adopt:
+    description:
+      - The uids of other records whose secrets count as old ones of this record, as far as those records do not show
+        them. Set it where a record takes over from another one, and for records that exist no more.
+      - Without it, the record's field of this name counts, else there are none.
+    type: list
+    elements: str
   verify:
     description:
       - Whether the new secret must sign in before it is published.
@@ -94,6 +112,10 @@ attributes:
 notes:
   - The module runs where Graph and Keeper can be reached and the Python packages are installed, usually on the
     controller. For C(localhost) set C(ansible_python_interpreter) to C({{ ansible_playbook_python }}).
+  - A task runs once for each host of its play, and each run is a rotation. Put it into a play of its own on
+    C(localhost), as the playbook C(keeperpam.azure.rotate) does. Within a play over other hosts, C(run_once) together
+    with C(delegate_to) set to C(localhost) rotates once for each batch (C(serial)), and with the strategy C(free) once
+    for each host.
   - A run takes 290 seconds at the most with a O(verify_timeout) of 120, whatever the services do.
 seealso:
   - name: Keeper's page on rotating Azure application secrets
@@ -121,6 +143,14 @@ EXAMPLES = r"""
     keep_previous: 1
     keeper_config: "{{ ksm_config }}"
 
+- name: Rotate once, however many hosts the play has
+  keeperpam.azure.app_secret:
+    record: "{{ billing_record_uid }}"
+    pam_config: "{{ pam_configuration_uid }}"
+    keeper_config_file: /etc/keeper/ksm-config.json
+  delegate_to: localhost
+  run_once: true
+
 - name: Let the admin application rotate its own secret, from its own record
   keeperpam.azure.app_secret:
     record: "{{ rotator_record_uid }}"
@@ -133,6 +163,21 @@ EXAMPLES = r"""
     client_id: "{{ rotator_client_id }}"
     certificate_path: /etc/keeper/rotator.pem
     cloud_environment: AzureUSGovernment
+    keeper_config: "{{ ksm_config }}"
+
+- name: Rotate with the managed identity of this Azure VM
+  keeperpam.azure.app_secret:
+    record: "{{ billing_record_uid }}"
+    managed_identity: true
+    tenant_id: contoso.onmicrosoft.com
+    keeper_config_file: /etc/keeper/ksm-config.json
+
+- name: Rotate in a pipeline, with the token that it was given
+  keeperpam.azure.app_secret:
+    record: "{{ billing_record_uid }}"
+    tenant_id: contoso.onmicrosoft.com
+    client_id: "{{ rotator_client_id }}"
+    oidc_token: "{{ lookup('ansible.builtin.env', 'ID_TOKEN') }}"
     keeper_config: "{{ ksm_config }}"
 """
 
@@ -279,133 +324,28 @@ steps:
   sample: ["the secret signs in"]
 """
 
-import os
-import typing as t
+from ..module_utils._python import require_python
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils._core.base.errors import BadInput, Stopped
-from ..module_utils._core.base.labels import Labelled
-from ..module_utils._core.base.redact import Log, scrub
-from ..module_utils._core.base.timing import Budget, catch_signals
-from ..module_utils._core.rotation.doctor import dry_run
-from ..module_utils._core.rotation.identity import Sources
-from ..module_utils._core.rotation.plan import RETIRE_CHOICES, ROTATE_CHOICES, policy_of
-from ..module_utils._core.rotation.transaction import Outcome, Task, perform
-from ..module_utils._core.services.entra import CLOUDS
-from ..module_utils._core.services.http import Http
-from ..module_utils._core.services.vault import Vault, VaultRecord
-from ..module_utils._module import (
-    ENTRA_OPTIONS,
-    EXCLUSIVE,
-    KEEPER_OPTIONS,
-    cloud,
-    identities,
-    keeper_configuration,
-    require_libraries,
-)
-
-OPTIONS: dict[str, dict[str, t.Any]] = {
+OPTIONS = {
     "record": {"type": "str", "required": True, "aliases": ["uid"]},
     "application": {"type": "str"},
-    "rotate": {"type": "str", "choices": list(ROTATE_CHOICES), "default": "always"},
+    "rotate": {"type": "str", "choices": ["always", "expiring"], "default": "always"},
     "min_days_left": {"type": "int", "default": 30},
     "lifetime_days": {"type": "int"},
     "keep_previous": {"type": "int"},
-    "retire": {"type": "str", "choices": list(RETIRE_CHOICES)},
+    "retire": {"type": "str", "choices": ["all", "managed", "none"]},
+    "retire_after": {"type": "str"},
+    "adopt": {"type": "list", "elements": "str"},
     "verify": {"type": "bool"},
     "verify_timeout": {"type": "int"},
 }
-POLICY = ("rotate", "min_days_left", "lifetime_days", "keep_previous", "retire", "verify", "verify_timeout")
 
 
-def prepare(params: dict[str, t.Any], http: Http, budget: Budget, log: Log) -> Task:
-    """Read the options and the records. Raises BadInput, Refused."""
-    explicit, fallback = identities(params, dict(os.environ))
-    named = cloud(params["cloud_environment"], "cloud_environment")
-    default = cloud(os.environ.get("AZURE_CLOUD_ENVIRONMENT"), "the environment variable AZURE_CLOUD_ENVIRONMENT")
-    vault = Vault(keeper_configuration(params, os.environ), http, budget, log)
-    wanted = [params[name] for name in ("record", "admin_record", "pam_config") if params[name]]
-    found = vault.read(dict.fromkeys(wanted))
-    record = _record(found, params["record"], "record")
-    attached: list[Labelled] = []
-    if params["admin_record"] and params["admin_record"] != params["record"]:
-        attached = [_record(found, params["admin_record"], "admin_record").view()]
-        if not explicit and not attached[0].get("application_client_id"):
-            raise BadInput(f"the record {params['admin_record']} lacks application_client_id", todo="fill in the field")
-    configuration = _record(found, params["pam_config"], "pam_config").view() if params["pam_config"] else None
-    sources = Sources(
-        advice="set pam_config or admin_record, or tenant_id, client_id and client_secret",
-        explicit=explicit,
-        attached=attached,
-        own=record.view(),
-        configuration=configuration,
-        fallback=fallback,
-        cloud=named,
-        default_cloud=default or CLOUDS["AzureCloud"],
-    )
-    given = {name: params[name] for name in POLICY if params[name] is not None}
-    return Task(vault, record, sources, policy_of(sources.own or record.view(), **given), params["application"] or "")
+def main():  # type: () -> None
+    require_python()
+    from ..module_utils._app_secret import run
 
-
-def _record(found: dict[str, VaultRecord], uid: str, option: str) -> VaultRecord:
-    if uid not in found:
-        raise BadInput(
-            f"the record {uid} ({option}) was not found",
-            "it is not shared with the KSM application, or does not exist",
-            "share the record's folder with the application, with edit permission for the application's own record",
-        )
-    return found[uid]
-
-
-def diff(outcome: Outcome) -> dict[str, t.Any]:
-    """Return what --diff shows: key ids and ends, of the record and of the application."""
-    facts = outcome.facts
-    before = facts.get("secrets_before", {})
-    gone = set(facts.get("would_remove" if outcome.status == "planned" else "removed", []))
-    after = {key_id: end for key_id, end in before.items() if key_id not in gone}
-    new = facts.get("key_id") or "(a new one)"
-    shown_before = {"client_secret_id": facts.get("previous_key_id"), "expires": facts.get("previous_expires")}
-    shown_after = dict(shown_before)
-    if outcome.changed and facts.get("expires"):
-        after[new] = facts["expires"]
-        shown_after = {"client_secret_id": new, "expires": facts["expires"]}
-    return {
-        "before": {"record": shown_before, "secrets": before},
-        "after": {"record": shown_after, "secrets": after},
-    }
-
-
-def main() -> t.NoReturn:
-    module = AnsibleModule(
-        argument_spec={**OPTIONS, **KEEPER_OPTIONS, **ENTRA_OPTIONS},
-        mutually_exclusive=EXCLUSIVE,
-        supports_check_mode=True,
-    )
-    require_libraries(module)
-    log = Log(lambda line: None)
-    try:
-        budget = Budget()
-        catch_signals(budget)
-        http = Http(budget, log)
-
-        def task() -> Task:
-            return prepare(module.params, http, budget, log)
-
-        dry = module.check_mode
-        outcome = dry_run(task, http, budget, log, check=True) if dry else perform(task, http, budget, log)
-        budget.shield()
-    except Stopped as stop:  # outside of a rotation's phases: nothing has begun
-        module.fail_json(msg=f"the run was stopped: {stop}. Next: run it again.", status="refused", steps=log.steps)
-    except Exception as bug:
-        module.fail_json(msg=scrub(f"a bug: {type(bug).__name__}: {bug}"), status="error", steps=log.steps)
-    result = {**outcome.as_dict(), "steps": log.steps}
-    result["msg"] = result.pop("message")
-    if module._diff and "secrets_before" in result:
-        result["diff"] = diff(outcome)
-    if outcome.exit_status:
-        module.fail_json(**result)
-    module.exit_json(**result)
+    run(OPTIONS)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-from __future__ import annotations
+# Every Python that a supported ansible-core may hand this file to must be able to read it: see _python.py.
 
 DOCUMENTATION = r"""
 module: pam_script
@@ -101,11 +101,12 @@ msg:
   sample: rotate_azure_app.py is attached to billing-api.
 status:
   description:
-    - How it failed. V(bad_input) and V(refused) have changed nothing.
+    - How it ended. V(planned) is what check mode says of a change that would be made.
+    - V(changed) and V(unchanged) are complete; V(bad_input) and V(refused) have changed nothing.
     - With V(incomplete) an attachment without use may be left on the record; the next run takes care of it.
   type: str
-  returned: failure
-  sample: refused
+  returned: always
+  sample: changed
 record:
   description: The uid of the record.
   type: str
@@ -151,20 +152,9 @@ steps:
   sample: ["uploading rotate_azure_app.py", "saving the record"]
 """
 
-import os
-import typing as t
+from ..module_utils._python import require_python
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils._core.base.errors import BadInput
-from ..module_utils._core.base.redact import Log
-from ..module_utils._core.base.timing import Budget
-from ..module_utils._core.records.attaching import attach, check_content, differences, facts
-from ..module_utils._core.records.attachments import LARGEST, FileVault, Script
-from ..module_utils._core.services.http import Http
-from ..module_utils._module import KEEPER_OPTIONS, edit_record, keeper_configuration
-
-OPTIONS: dict[str, dict[str, t.Any]] = {
+OPTIONS = {
     "record": {"type": "str", "required": True, "aliases": ["uid"]},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "src": {"type": "path"},
@@ -174,46 +164,11 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
 }
 
 
-def wanted(params: dict[str, t.Any]) -> Script:
-    """Return the script that the options describe. Raises BadInput."""
-    name = params["name"] or os.path.basename(params["src"] or "")
-    if not name or name != os.path.basename(name):
-        raise BadInput(f"{name!r} is no file name", todo="correct the option name")
-    if params["state"] == "absent":
-        return Script(name, None)
-    try:
-        with open(params["src"], "rb") as file:
-            content = file.read(LARGEST + 1)
-    except OSError as problem:
-        raise BadInput(f"the script {params['src']} cannot be read", problem.strerror or "", "check the path") from None
-    credentials = None if params["credentials"] is None else tuple(params["credentials"])
-    return Script(name, content, params["command"], credentials)
+def main():  # type: () -> None
+    require_python()
+    from ..module_utils._pam_script import run
 
-
-def main() -> t.NoReturn:
-    module = AnsibleModule(
-        argument_spec={**OPTIONS, **KEEPER_OPTIONS},
-        mutually_exclusive=[("keeper_config", "keeper_config_file")],
-        required_if=[("state", "present", ("src",)), ("state", "absent", ("src", "name"), True)],
-        supports_check_mode=True,
-    )
-
-    def work(http: Http, budget: Budget, log: Log) -> dict[str, t.Any]:
-        script = wanted(module.params)
-        configuration = keeper_configuration(module.params, os.environ)
-        check_content(script, configuration)
-        vault = FileVault(configuration, http, budget, log)
-        done = attach(vault, module.params["record"], script, budget, log, module.check_mode)
-        verb = "would be" if module.check_mode and done.changed else "is"
-        what = "detached from" if script.content is None else "attached to"
-        return {
-            "changed": done.changed,
-            "msg": f"{script.name} {verb} {what} {done.found.record.title}.",
-            "diff": differences(done, script),
-            **facts(done, script),
-        }
-
-    edit_record(module, work)
+    run(OPTIONS)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,17 @@ from sandbox.vault import VaultRecord
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPT = CHECKOUT / "playbooks" / "files" / "rotate_azure_app.py"
-MODULE = "ansible_collections.keeperpam.azure.plugins.modules.app_secret"
+MODULES = "ansible_collections.keeperpam.azure.plugins.modules."
 # Longer than a run may take.
-TIMEOUT = 320
+TIMEOUT = 520
 
 
 @dataclass
 class World:
-    """A sandbox with an admin application, and an application `app` whose secret `old` is in `record`."""
+    """A sandbox with an admin application, and an application `app` whose secret `old` is in `record`.
+
+    A run is of `record`; `seen_from` is the same world for whoever runs another one.
+    """
 
     sandbox: Sandbox
     admin: Application
@@ -41,12 +46,52 @@ class World:
     record: VaultRecord
 
     def published(self) -> bool:
-        """Whether the secret that the vault shows signs in at this moment."""
+        """Whether the secret that the vault shows signs in at every replica at this moment."""
         return self.sandbox.directory.signs_in(self.app.client_id, self.record.value("client_secret") or "")
 
+    def alive(self) -> bool:
+        """Whether the secret that the vault shows signs in at some replica at this moment."""
+        return any(self.sandbox.directory.takes(self.app.client_id, self.record.value("client_secret") or ""))
+
+    def live(self) -> set[str]:
+        """Return the key ids of the application's secrets."""
+        return {one.key_id for one in self.app.live_secrets()}
+
+    def shows(self) -> str:
+        """Return the key id that the record names."""
+        return self.record.value("client_secret_id") or ""
+
+    def seen_from(self, record: VaultRecord, app: Application | None = None) -> World:
+        """Return the same world with another record, of another application where it is given."""
+        return replace(self, record=record, app=app or self.app)
+
+    def add_record(self, title: str, secret: Credential | None, by: str = "object_id", **fields: str) -> VaultRecord:
+        """Put another record that names the application into the vault, by its object id or its client id.
+
+        It shows `secret`, where there is one.
+        """
+        vault = self.sandbox.vault
+        shown = _shown(secret) if secret else {}
+        named = {"application_object_id": getattr(self.app, by), "retire_after": "0", **shown, **fields}
+        return vault.pam_user(title, folder=vault.folder_uid, **named)
+
+    def publish(self, record: VaultRecord, secret: Credential) -> None:
+        """Let the record show this secret, as if it had done so for long."""
+        with self.sandbox.state.lock:
+            for label, value in _shown(secret).items():
+                record.edit(label, value)
+
+    def add_marked(self, record: VaultRecord | str, hours: float = 24.0) -> Credential:
+        """Give the application a secret as a rotation of that record would have made it so many hours ago."""
+        uid = record if isinstance(record, str) else record.uid
+        start = datetime.now(timezone.utc) - timedelta(hours=hours)
+        return self.app.add_secret(f"keeper/{uid}/{uuid.uuid4().hex}", start=start)
+
     def agrees(self) -> bool:
-        """Whether Entra holds exactly one secret, and it is the one that the vault shows."""
-        live = [(one.key_id, one.text) for one in self.app.live_secrets()]
+        """Whether Entra holds exactly one secret beside those that other records show, and the vault shows that one."""
+        records = [one for one in self.sandbox.vault.records.values() if one.uid != self.record.uid]
+        elsewhere = {one.value("client_secret") for one in records}
+        live = [(one.key_id, one.text) for one in self.app.live_secrets() if one.text not in elsewhere]
         return live == [(self.record.value("client_secret_id"), self.record.value("client_secret"))]
 
     def untouched(self) -> bool:
@@ -60,6 +105,10 @@ class World:
         config = self.sandbox.client_config()
         return [*held, self.old.text, self.admin_secret.text, config["privateKey"], config["appKey"]]
 
+    def sign_ins(self) -> int:
+        """Return how often a secret of the application has been tried, whatever the answer."""
+        return sum(entry.op == "token" and self.app.client_id in entry.detail for entry in self.sandbox.log)
+
     def operations(self) -> list[str]:
         """Return the names of the requests that were served."""
         return [entry.op for entry in self.sandbox.log]
@@ -67,7 +116,10 @@ class World:
 
 @contextmanager
 def make_world(**fields: Any) -> Iterator[World]:
-    """Start a sandbox with a world in it; `fields` add to the application's record, None leaves one out."""
+    """Start a sandbox with a world in it; `fields` add to the application's record, None leaves one out.
+
+    Nothing is waited for before old secrets are removed, unless `retire_after` is given; None for the default.
+    """
     with Sandbox() as sandbox:
         directory, vault = sandbox.directory, sandbox.vault
         admin = directory.add_application("keeper-rotator", roles=["Application.ReadWrite.OwnedBy"])
@@ -77,14 +129,19 @@ def make_world(**fields: Any) -> Iterator[World]:
         old = app.add_secret("first", days=20)
         values = {
             "application_object_id": app.object_id,
-            "client_secret_id": old.key_id,
-            "client_secret": old.text,
-            "expires": old.end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            **_shown(old),
+            "retire_after": "0",
             **fields,
         }
         given = {label: value for label, value in values.items() if value is not None}
         record = vault.pam_user("billing-api", folder=vault.folder_uid, **given)
         yield World(sandbox, admin, admin_secret, configuration, app, old, record)
+
+
+def _shown(secret: Credential) -> dict[str, str]:
+    """The fields of a record that shows this secret."""
+    expires = secret.end.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"client_secret_id": secret.key_id, "client_secret": secret.text, "expires": expires}
 
 
 @dataclass
@@ -104,6 +161,14 @@ class Result:
     def said(self) -> str:
         """Return everything that it has written."""
         return self.stdout + self.stderr
+
+    def words(self) -> str:
+        """Return what it has said to people: the verdict, and its steps."""
+        return "\n".join([self.message, self.stderr, *(self.output.get("steps") or [])])
+
+    def kept(self) -> dict[str, str]:
+        """Return why each secret that it has kept stays, by key id."""
+        return {item["key_id"]: item["reason"] for item in self.output.get("kept") or []}
 
 
 def run_script(
@@ -142,9 +207,10 @@ def run_module(
     environ: dict[str, str | None] | None = None,
     python: str = sys.executable,
     watch: Callable[[int], None] | None = None,
+    module: str = "app_secret",
     **options: Any,
 ) -> Result:
-    """Run the module as Ansible does, in a process of its own; None takes an option away."""
+    """Run a module as Ansible does, in a process of its own; None takes an option away."""
     values = {
         "record": world.record.uid,
         "pam_config": world.configuration.uid,
@@ -158,7 +224,7 @@ def run_module(
     environment = world.sandbox.environ(
         **{"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", "GATEWAY_CONFIG": None, **(environ or {})}
     )
-    command = [python, "-m", MODULE]
+    command = [python, "-m", MODULES + module]
     stdout, stderr, code = _run(world, command, line, environment, watch)
     try:
         output = json.loads(stdout)

@@ -137,13 +137,19 @@ class Case:
     shape: Shape | None = None
     #: The record's tuning fields for the script, options for the module.
     policy: dict[str, Any] = field(default_factory=dict)
+    #: How long the old secrets stay once they are superseded; None for the default. The clean run does not wait.
+    retire_after: str | None = "0"
     #: Not all of the faults need to be met: how far the run comes depends on earlier ones.
     some: bool = False
+    #: The replicas answer in turn, so that the sign-ins of a proof meet them all.
+    in_turn: bool = False
+    #: Within so many clean runs, one right after the other, one ends complete: two where a lag is still on.
+    clean_runs: int = 1
 
     @property
     def group(self) -> str:
-        """What is run in one test."""
-        return self.row if self.moment else self.column
+        """The class in which it is counted."""
+        return "every request" if self.moment else self.column
 
     @property
     def name(self) -> str:
@@ -154,21 +160,24 @@ class Case:
         """Run the case and judge it; ``script`` takes the place of the script form's file."""
         arguments: list[str] = []
         options: dict[str, Any] = dict(self.policy)
-        fields: dict[str, str] = {}
+        fields: dict[str, str | None] = {}
         if self.form == "script":
             arguments, options = ["--debug"], {} if script is None else {"script": script}
             fields = {key: str(value) for key, value in self.policy.items()}
+        fields["retire_after"] = self.retire_after
         with make_world(**fields) as world:
             world.app.add_secret("second", days=100)
             if self.shape:
                 self.shape(world)
-            judge = Judge(world, self.name)
+            judge = Judge(world, self.name, in_turn=self.in_turn, group=self.group)
             plan = world.sandbox.faults
             faults = [plan.add(fault) for fault in self.faults()]
             judge.disturbed(lambda: FORMS[self.form](world, *arguments, **options))
             judge.reached((any if self.some else all)(fault in plan.fired for fault in faults) or not faults)
             judge.settle([fault for fault in plan.fired if fault.kind == "delay"])
-            judge.recovery(lambda: FORMS[self.form](world, *arguments, **options))
+            world.record.edit("retire_after", "0")
+            judge.accept()
+            judge.recovery(lambda: FORMS[self.form](world, *arguments, **options), self.clean_runs)
             return judge.verdict
 
 
@@ -211,7 +220,7 @@ def chosen() -> list[Case]:
 def run_all(cases: list[Case], threads: int = THREADS) -> list[Verdict]:
     """Run the cases, several at a time."""
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(Case.run, cases))
+        return list(pool.map(lambda case: case.run(), cases))
 
 
 def main() -> int:
@@ -227,6 +236,9 @@ def main() -> int:
             print("      " + problem)
         if verdict.red or len(found) == 1:
             print("      | " + verdict.said.strip().replace("\n", "\n      | "))
+    from report import summary, to_plain
+
+    print("\n".join(summary(map(to_plain, verdicts))))
     return sum(verdict.red for verdict in verdicts)
 
 

@@ -26,7 +26,7 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact 
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation import transaction as rotation
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.identity import Sources
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.plan import Policy
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import Policy
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.transaction import Outcome, Task, perform
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.application import Application, Credential
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.entra import Identity, Proof

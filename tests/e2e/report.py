@@ -17,7 +17,8 @@ from matrix import DISTURBANCES, MOMENTS, PLACES, all_cases
 
 OUTPUT = Path(__file__).resolve().parents[1] / "output" / "matrix.md"
 _WORDS = {
-    "lost": "the vault showed a dead secret",
+    "lost": "a record showed a dead secret",
+    "early": "shown too early",
     "wrong": "wrong end state or message",
     "leak": "a secret got out",
     "stuck": "did not end in time",
@@ -55,16 +56,32 @@ def tables(results: Iterable[dict[str, Any]]) -> str:
 
 
 def summary(results: Iterable[dict[str, Any]]) -> list[str]:
-    """Return the counts, one to a line."""
+    """Return the counts, one to a line: of all, and of each class."""
     results = list(results)
-    problems = Counter(kind for one in results for kind in {text.split(":")[0] for text in one["problems"]})
     statuses = Counter(one["status"].replace("_", " ") for one in results)
     longest = max((one["seconds"] for one in results), default=0.0)
+    classes = Counter(one["group"] for one in results)
     return [
         f"{len(results)} cases; the longest run took {longest:.0f} s.",
         "Ends: " + ", ".join(f"{status} {count}" for status, count in statuses.most_common()) + ".",
-        "Wrong: " + ", ".join(f"{_WORDS[kind]} {problems[kind]}" for kind in KINDS) + ".",
+        "Wrong: " + _wrong(results) + ".",
+        *(_of_class(name, [one for one in results if one["group"] == name]) for name in classes),
     ]
+
+
+def _wrong(results: list[dict[str, Any]]) -> str:
+    problems = Counter(kind for one in results for kind in {text.split(":")[0] for text in one["problems"]})
+    return ", ".join(f"{_WORDS[kind]} {problems[kind]}" for kind in KINDS)
+
+
+def _of_class(name: str, results: list[dict[str, Any]]) -> str:
+    red = [one for one in results if one["problems"]]
+    early, gaps, exempt = (sum(one[what] for one in results) for what in ("early", "gaps", "exempt"))
+    more = f" ({_wrong(red)})" if red else ""
+    shown = f", {early} shown before every replica knew them" if early else ""
+    shown += f", {gaps} of these after their predecessors were gone" if gaps else ""
+    known = f", {exempt} that no run can know" if exempt else ""
+    return f"- {name}: {len(results)} cases, {len(red)} red{more}{shown}{known}."
 
 
 def write(results: Iterable[dict[str, Any]]) -> list[str]:

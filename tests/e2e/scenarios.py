@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness import FORMS, World
+from lags import lag_cases
 from matrix import HOLD, PLACES, Case, Faults, Shape
+from people import encounters
 
 from sandbox import Fault
 
@@ -257,3 +259,5 @@ def scenarios() -> Iterator[Case]:
     yield from _described(LASTING, _LASTING)
     yield from _described(SLOW, _SLOW)
     yield from two_disturbances()
+    yield from encounters()
+    yield from lag_cases()

@@ -118,16 +118,37 @@ def test_a_missing_package_is_named(world: World, tmp_path) -> None:
     assert_refused(world, run_script(world, environ=environ), "bad_input", "msal", "keeper-secrets-manager-core")
 
 
-def test_the_module_names_a_missing_package_as_ansible_does(world: World, tmp_path) -> None:
+@pytest.mark.parametrize("module", ["app_secret", "app_record", "pam_script"])
+def test_a_module_names_all_missing_packages_at_once(world: World, tmp_path, module: str) -> None:
     import os
 
-    (tmp_path / "msal").mkdir()
-    (tmp_path / "msal" / "__init__.py").write_text("raise ImportError('no such package here')\n")
+    for package in ("msal", "keeper_secrets_manager_core"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise ImportError('no such package here')\n")
     path = os.pathsep.join([str(tmp_path), os.environ["ANSIBLE_COLLECTIONS_PATH"]])
-    result = run_module(world, environ={"PYTHONPATH": path})
-    assert result.failed
-    assert "Failed to import the required Python library (msal)" in result.message
-    assert world.untouched()
+    options = {
+        "app_secret": {},
+        "app_record": {"pam_config": None, "application_object_id": world.app.object_id},
+        "pam_script": {"pam_config": None, "src": str(SCRIPT)},
+    }
+    result = run_module(world, environ={"PYTHONPATH": path}, module=module, **options[module])
+    assert_refused(
+        world, result, "bad_input", "msal", f"{sys.executable} -m pip install msal keeper-secrets-manager-core"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"record": None}, "record"),
+        ({"rekord": "x"}, "rekord"),
+        ({"lifetime_days": "soon"}, "lifetime_days"),
+        ({"retire": "some"}, "retire"),
+        ({"keeper_config_file": "/nonexistent"}, "keeper_config"),
+    ],
+)
+def test_arguments_that_ansible_refuses(world: World, options: dict[str, Any], words: str) -> None:
+    assert_refused(world, run_module(world, **options), "bad_input", words)
 
 
 CONFIGURATIONS: dict[str, tuple[str, str]] = {
@@ -214,9 +235,14 @@ SITUATIONS: dict[str, tuple[Callable[[World], object], str, list[str]]] = {
     "tenant no id": (lambda w: w.configuration.edit("tenantId", "my tenant/x"), "bad_input", ["tenant id"]),
     "no admin secret": (lambda w: w.configuration.edit("clientSecret", ""), "bad_input", ["clientSecret"]),
     "no admin at all": (
-        lambda w: [w.configuration.edit(label, "") for label in ("clientId", "clientSecret")],
+        lambda w: [w.configuration.edit(label, "") for label in ("clientId", "clientSecret", "tenantId")],
         "bad_input",
         ["no client id and client secret"],
+    ),
+    "neither an admin nor a managed identity": (
+        lambda w: [w.configuration.edit(label, "") for label in ("clientId", "clientSecret")],
+        "refused",
+        ["no managed identity was found on this host", "Azure"],
     ),
     "authority over http": (
         lambda w: w.configuration.edit("Azure Authority FQDN", "http://localhost:1"),
@@ -268,14 +294,39 @@ def test_a_field_of_a_type_that_holds_no_text(world: World, form: str) -> None:
     assert_refused(world, FORMS[form](world), "bad_input", "expires", "date")
 
 
-def test_no_room_for_a_second_secret(form: str) -> None:
-    with make_world() as world:
-        world.app.audience = "AzureADandPersonalMicrosoftAccount"
-        world.app.add_secret("of somebody else")
-        result = FORMS[form](world)
-        assert result.status == "refused"
-        assert "no room" in result.message
-        assert len(world.app.live_secrets()) == 2
+@pytest.mark.parametrize("label", ["application_object_id", "client_secret", "client_secret_id", "expires"])
+@pytest.mark.parametrize("section", ["custom", "fields"])
+def test_two_fields_of_one_name(world: World, form: str, label: str, section: str) -> None:
+    """Nobody can tell which one is read, and which one would keep a dead secret."""
+    kind = "secret" if label == "client_secret" else "text"
+    value = world.record.value(label)
+    world.record.data[section].append({"type": kind, "label": label, "value": [value]})
+    before = world.sandbox.vault.snapshot()
+    result = FORMS[form](world)
+    assert result.status in ("bad_input", "refused"), result.said()
+    assert result.message.count(label) >= 1
+    assert any(word in result.message for word in ("twice", "two", "both", "several", "2 fields"))
+    assert (world.live(), world.sandbox.vault.snapshot()) == ({world.old.key_id}, before)
+
+
+def test_two_fields_that_match_a_name_equally_well_are_both_named(world: World, form: str) -> None:
+    field = world.record.field_named("client_secret")
+    assert field is not None
+    field["label"] = "Client Secret"
+    world.record.data["custom"].append({"type": "secret", "label": "client-secret", "value": ["another"]})
+    before = world.sandbox.vault.snapshot()
+    result = FORMS[form](world)
+    assert result.status == "bad_input", result.said()
+    assert "Client Secret" in result.message
+    assert "client-secret" in result.message
+    assert (world.live(), world.sandbox.vault.snapshot()) == ({world.old.key_id}, before)
+
+
+def test_the_one_that_matches_exactly_counts(world: World, form: str) -> None:
+    world.record.data["custom"].insert(0, {"type": "secret", "label": "Client Secret", "value": ["of something else"]})
+    assert FORMS[form](world).returncode == 0
+    assert world.agrees()
+    assert world.record.value("Client Secret") == "of something else"
 
 
 @pytest.mark.parametrize(
@@ -289,6 +340,10 @@ def test_no_room_for_a_second_secret(form: str) -> None:
         ("retire", "some"),
         ("verify", "perhaps"),
         ("verify_timeout", "2m"),
+        ("retire_after", "soon"),
+        ("retire_after", "-1"),
+        ("retire_after", "91d"),
+        ("retire_after", "1.5h"),
     ],
 )
 def test_a_tuning_field_that_cannot_be_read(name: str, value: str) -> None:
@@ -307,7 +362,10 @@ def test_a_tuning_field_that_cannot_be_read(name: str, value: str) -> None:
         ({"pam_config": "AAAAAAAAAAAAAAAAAAAAAA"}, "AAAAAAAAAAAAAAAAAAAAAA"),
         ({"pam_config": None}, "no admin identity"),
         ({"client_id": "x"}, "tenant_id"),
-        ({"client_id": "x", "tenant_id": "y"}, "client_secret or certificate_path"),
+        (
+            {"client_id": "x", "tenant_id": "y"},
+            "oidc_token_file_path or managed_identity",
+        ),
         ({"client_id": "x", "tenant_id": "y", "certificate_path": "/nonexistent"}, "/nonexistent"),
     ],
 )

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from harness import SCRIPT
-from judge import Verdict
+from lags import another_record, in_turn
 from matrix import Case, all_cases
+from people import PEOPLE_AT_WORK, REPLACES_IT, SEEN, SHOWN, Encounter
 
 CASES = (
     "script/token (proof)/after/SIGTERM",
@@ -23,13 +24,31 @@ CASES = (
 )
 
 
+def _met_in_turn() -> dict[str, Case]:
+    """One case for each precaution against the many, with replicas that are met in turn."""
+    shape, prompt = in_turn(0, 2, 4), in_turn(0, 0, 0)
+    removes = next(person for person in PEOPLE_AT_WORK if person.name == "removes the new one")
+    behind = next(case for case in all_cases() if case.name == "script/three 10 s behind/Graph replicas")
+    return {
+        "proof": Case("script", "proof", "mutations", list, shape=in_turn(2, 0, 4), in_turn=True),
+        "look": Encounter("script", "look", "mutations", list, shape=prompt, person=removes, number=SHOWN),
+        "marker": Case("script", "marker", "mutations", list, shape=another_record(shape=shape), in_turn=True),
+        "gone": behind,
+        "put back": Encounter("script", "put back", "mutations", list, shape=prompt, person=REPLACES_IT, number=SEEN),
+    }
+
+
+MET_IN_TURN = _met_in_turn()
+
+
 @dataclass(frozen=True)
 class Mutation:
-    """Edits of the script that break it, and what the judge must then find at least once."""
+    """Edits of the script that break it, and what the judge must then find at least once, in these cases."""
 
     name: str
     edits: tuple[tuple[str, str], ...]
     finds: str
+    case: str = ""
 
 
 MUTATIONS = (
@@ -37,9 +56,10 @@ MUTATIONS = (
         "old secrets are retired before the new one is published",
         (
             (
-                "            self._publishing.publish()\n            self._current = new\n",
-                "            self._current = new\n            self._retiring.retire()\n"
-                "            self._publishing.publish()\n",
+                "            publishing = self._publish(new, secret, proving)\n",
+                "            self._new = new\n"
+                "            self._settle_and_retire(new, proving, lambda record: True)\n"
+                "            publishing = self._publish(new, secret, proving)\n",
             ),
         ),
         "lost: ",
@@ -48,17 +68,17 @@ MUTATIONS = (
         "an error of the save is swallowed",
         (
             (
-                "                current = self._reread()\n                if self._shows_ours(current):\n",
-                "                if True:\n",
+                '                if problem is None:\n                    self._log.say(f"published in the record',
+                '                if True:\n                    self._log.say(f"published in the record',
             ),
         ),
-        "lost: ",
+        "wrong: incomplete, but the vault shows no new secret",
     ),
     Mutation("an orphan is not removed", (("removed = making.undo()", "removed = True"),), "wrong: rolled_back, but"),
     Mutation(
         "the secret is printed for --debug",
         (
-            ('self._emit("  " + scrub(text))', 'self._emit("  " + text)'),
+            ('self._emit("  " + printable(scrub(text)))', 'self._emit("  " + text)'),
             (
                 '            raise NotDone("Graph\'s answer to addPassword could not be read", certain=False)\n',
                 '            raise NotDone("Graph\'s answer to addPassword could not be read", certain=False)\n'
@@ -67,26 +87,63 @@ MUTATIONS = (
         ),
         "leak: ",
     ),
+    Mutation("the proof is one sign-in", (("_IN_A_ROW = 3\n", "_IN_A_ROW = 1\n"),), "early: ", "proof"),
+    Mutation(
+        "old secrets are removed without a look for the new one",
+        (
+            (
+                "            there, answer = self._look()\n            # A list",
+                "            there, answer = True, Answer.TAKEN\n            # A list",
+            ),
+        ),
+        "lost: rotated, but the vault's secret was taken away",
+        "look",
+    ),
+    Mutation(
+        "a secret with another record's name is removed",
+        (("    if other is not None and not ours:\n", "    if False:\n"),),
+        "lost: ",
+        "marker",
+    ),
+    Mutation(
+        "what is not found is taken for gone",
+        (
+            (
+                "            self._watched[item.key_id] = _Unseen(self._budget.awake())\n",
+                "            self._gone.add(item.key_id)\n",
+            ),
+        ),
+        "unmended: ",
+        "gone",
+    ),
+    Mutation(
+        "what was shown is put back without a look at the record",
+        (("                if not self.shows_ours(current):\n                    return False\n", ""),),
+        "wrong: rolled_back, and not incomplete",
+        "put back",
+    ),
 )
 
 
-def verdicts(script: Path) -> list[Verdict]:
-    """Run the cases with this script."""
-    cases = [case for case in all_cases() if case.name in CASES]
-    assert len(cases) == len(CASES)
-    with ThreadPoolExecutor(len(cases)) as pool:
-        return list(pool.map(lambda case: Case.run(case, script), cases))
+def cases(name: str = "") -> list[Case]:
+    """Return the cases that show a precaution to be missing."""
+    found = [MET_IN_TURN[name]] if name else [case for case in all_cases() if case.name in CASES]
+    assert name or len(found) == len(CASES)
+    return found
 
 
-def problems(script: Path) -> list[str]:
-    """Return what the judge has found."""
-    return [problem for verdict in verdicts(script) for problem in verdict.problems]
+def problems(script: Path, chosen: list[Case]) -> list[str]:
+    """Run the cases with this script; return what the judge has found."""
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        verdicts = list(pool.map(lambda case: case.run(script), chosen))
+    return [problem for verdict in verdicts for problem in verdict.problems]
 
 
-def test_the_unbroken_script_is_green(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["", *MET_IN_TURN])
+def test_the_unbroken_script_is_green(name: str, tmp_path: Path) -> None:
     copy = tmp_path / SCRIPT.name
     copy.write_bytes(SCRIPT.read_bytes())
-    assert problems(copy) == []
+    assert problems(copy, cases(name)) == []
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
@@ -97,5 +154,5 @@ def test_a_broken_script_is_red(mutation: Mutation, tmp_path: Path) -> None:
         text = text.replace(old, new)
     broken = tmp_path / SCRIPT.name
     broken.write_text(text, encoding="utf-8")
-    found = problems(broken)
+    found = problems(broken, cases(mutation.case))
     assert any(problem.startswith(mutation.finds) for problem in found), found

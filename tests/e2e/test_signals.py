@@ -22,7 +22,7 @@ import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import Stopped
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Log
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation import transaction as rotation
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.plan import Policy
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import Policy
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.script import pam_script
 from model import Run, Stores, modelled
 from test_stateful import problems_of, the_rest

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import hypothesis.strategies as st
 import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.making import Making
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.plan import Policy
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import Policy
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.publishing import Publishing
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.retiring import Retiring
 from hypothesis import HealthCheck, settings

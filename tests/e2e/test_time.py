@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base import timing
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.plan import Policy
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import Policy
 from harness import FORMS, Result, World, make_world
 from judge import BOUND, Judge
 

@@ -7,6 +7,7 @@ Every service speaks its real wire protocol over TLS, so msal, requests and the 
 configuration alone. Everything is in memory.
 
     from sandbox import Fault, Sandbox
+    from sandbox.directory import Replica
 
     with Sandbox() as sb:
         admin = sb.directory.add_application("rotator", roles=["Application.ReadWrite.OwnedBy"])
@@ -18,10 +19,14 @@ configuration alone. Everything is in memory.
         sb.vault.attach_script(record, "rotate_azure_app.py", command="python3")
 
         sb.directory.usable_after = 3                           # a new secret signs in after 3 seconds
+        sb.directory.sign_in_replicas = [Replica(), Replica(learns_after=30)]   # on one machine; on the other after 30
+        sb.directory.clock = 25 * 60                            # Entra's clock is 25 minutes ahead of the host's
         sb.faults.add(Fault("addPassword", moment="after", kind="drop"))    # it is made, but nobody is told
         sb.watch(lambda sb, entry: check(sb, entry))            # after every change of a store, under the lock
 
         run = sb.gateway.rotate(record.uid)                     # returncode, stdout, stderr
+        assert old.removed_by == "graph"                        # not "outside": app.remove_secret, app.reset
+        assert all(sb.directory.takes(app.client_id, record.value("client_secret")))    # each replica's truth, or
         assert sb.directory.signs_in(app.client_id, record.value("client_secret"))
         assert [entry.op for entry in sb.log][-1] == "removePassword"
 

@@ -53,6 +53,7 @@ def main() -> None:
         if options.export:
             environ = {name: value for name, value in sandbox.environ().items() if name != "PATH"}
             environ["KSM_CONFIG"] = environ["GATEWAY_CONFIG"]
+            environ["NO_PROXY"] = environ["no_proxy"] = "localhost,127.0.0.1"
             environ["RECORD"] = seeded.records["billing-api"].uid
             environ["PAM_CONFIG"] = seeded.configuration.uid
             for name, value in environ.items():

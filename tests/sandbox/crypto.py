@@ -77,6 +77,15 @@ def seal_cbc(data: bytes, key: bytes) -> bytes:
     return iv + encryptor.update(pad.update(data) + pad.finalize()) + encryptor.finalize()
 
 
+def unseal_cbc(data: bytes, key: bytes) -> bytes:
+    """Undo `seal_cbc`."""
+    try:
+        decryptor, unpad = Cipher(AES(key), CBC(data[:16])).decryptor(), padding.PKCS7(128).unpadder()
+        return unpad.update(decryptor.update(data[16:]) + decryptor.finalize()) + unpad.finalize()
+    except ValueError as error:
+        raise Undecipherable("wrong key or damaged data") from error
+
+
 def new_pair() -> PrivateKey:
     """A P-256 key pair."""
     return ec.generate_private_key(ec.SECP256R1())

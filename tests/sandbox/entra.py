@@ -9,13 +9,15 @@ import base64
 import json
 import re
 import secrets
-import time
 from dataclasses import dataclass
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qs
 
-from .directory import Application, Directory, new_guid, now
+from .directory import Application, Directory, Replica, new_guid
 from .exchange import Operation, Request, Response
+from .identity_assertions import AADSTS as ASSERTION_AADSTS
+from .identity_assertions import Assertions
 
 DISCOVERY = re.compile(r"/([^/]+)/v2\.0/\.well-known/openid-configuration")
 TOKEN = re.compile(r"/([^/]+)/oauth2/v2\.0/token")
@@ -58,12 +60,6 @@ AADSTS: dict[int, tuple[int, str, str]] = {
         "invalid_client",
         "'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' grant type.",
     ),
-    700027: (
-        401,
-        "invalid_client",
-        "The certificate with identifier used to sign the client assertion is not "
-        "registered on application. [Reason - The key was not found.]",
-    ),
     53003: (
         400,
         "invalid_grant",
@@ -81,12 +77,16 @@ AADSTS: dict[int, tuple[int, str, str]] = {
         "for the input parameter 'scope' is not valid. The scope {scope} is not valid.",
     ),
     70003: (400, "unsupported_grant_type", "The app requested an unsupported grant type '{grant}'."),
+    **ASSERTION_AADSTS,
 }
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What an access token stands for: its caller, the permissions at the time of issue, its audience and its end."""
+    """What an access token stands for: its caller, the permissions at the time of issue, its audience and its end.
+
+    `expires` is in seconds since the epoch, by the directory's clock.
+    """
 
     client_id: str
     roles: tuple[str, ...]
@@ -102,11 +102,16 @@ class Entra:
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
         self.url = self.graph_url = ""
-        self._grants: dict[str, Grant] = {}
+        self.assertions = Assertions()
+        self._grants: dict[str, Grant | None] = {}
 
     def grant(self, token: str) -> Grant | None:
         """What this access token stands for, None when it was never issued."""
         return self._grants.get(token)
+
+    def revoke(self) -> None:
+        """Let no access token that was issued be worth anything any more."""
+        self._grants = dict.fromkeys(self._grants, None)
 
     def issued(self) -> list[str]:
         """Every access token that was ever issued."""
@@ -150,12 +155,26 @@ class Entra:
                 "tenant_region_scope": "EU",
                 "cloud_instance_name": "localhost",
             },
+            {"Date": self._date()},
         )
 
     def _token(self, request: Request, tenant: str, form: dict[str, str]) -> Response:
+        cookie = _cookie(request)
+        turn = self.directory.route(cookie)
+        response = self._answer(tenant, form, self.directory.sign_in_replicas[turn])
+        response.cookies = _cookies(cookie)
+        response.detail += f" by replica {turn}"
+        return response
+
+    def _answer(self, tenant: str, form: dict[str, str], replica: Replica) -> Response:
         client = form.get("client_id", "")
-        names = {"client": client, "tenant": tenant, "scope": form.get("scope", ""), "grant": form.get("grant_type")}
-        number, application = self._judge(tenant, form)
+        names = {
+            "client": client,
+            "tenant": tenant,
+            "scope": form.get("scope", ""),
+            "grant": form.get("grant_type", ""),
+        }
+        number, application = self._judge(tenant, form, replica, names)
         if number is not None or application is None:
             number = number or 700016
             status, error, text = AADSTS[number]
@@ -164,17 +183,28 @@ class Entra:
             return self._error(status, error, number, text.format(**names))
         lifetime = self.directory.token_lifetime
         audience = form["scope"][: -len("/.default")]
-        token = _new_token(application, audience)
-        self._grants[token] = Grant(application.client_id, tuple(application.roles), audience, time.time() + lifetime)
+        token = self.issue(application, audience, lifetime)
         return Response.of(
             200,
             {"token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token},
-            _headers(),
+            self._headers(),
             detail="issued",
         )
 
-    def _judge(self, tenant: str, form: dict[str, str]) -> tuple[int | None, Application | None]:
-        """The AADSTS number that refuses this request, if any, and the application it names."""
+    def issue(self, application: Application, audience: str, lifetime: float) -> str:
+        """A new access token of this application, or managed identity, for so many seconds."""
+        token = _new_token(application, audience, self.directory.tenant_id)
+        end = self.directory.time() + lifetime
+        self._grants[token] = Grant(application.client_id, tuple(application.roles), audience, end)
+        return token
+
+    def _judge(
+        self, tenant: str, form: dict[str, str], replica: Replica, names: dict[str, str]
+    ) -> tuple[int | None, Application | None]:
+        """The AADSTS number by which this replica refuses, if it does, and the application that the request names.
+
+        What the text of the refusal names is added to `names`.
+        """
         application = self.directory.by_client_id(form.get("client_id", ""))
         if not self._is_here(tenant):
             return 90002, None
@@ -188,19 +218,34 @@ class Entra:
         if application is None:
             return 700016, None
         if form.get("client_assertion") and form.get("client_assertion_type") == ASSERTION_TYPE:
-            signed = _asserts(application, form["client_assertion"], f"{self.url}/{tenant}/oauth2/v2.0/token")
-            return (self.directory.sign_in_error(application, None) if signed else 700027), application
+            endpoint, now = f"{self.url}/{tenant}/oauth2/v2.0/token", self.directory.now()
+            number, more = self.assertions.judge(application, form["client_assertion"], endpoint, now)
+            names.update(more)
+            return number or self.directory.sign_in_error(application, None, replica), application
         if not form.get("client_secret"):
             return 7000216, application
-        return self.directory.sign_in_error(application, form["client_secret"]), application
+        return self.directory.sign_in_error(application, form["client_secret"], replica), application
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Cache-Control": "no-store, no-cache",
+            "Pragma": "no-cache",
+            "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+            "P3P": 'CP="DSP CUR OTPi IND OTRi ONL FIN"',
+            "x-ms-request-id": new_guid(),
+            "x-ms-ests-server": "2.1.0.0 - LOOPBACK ProdSlices",
+            "Date": self._date(),
+        }
+
+    def _date(self) -> str:
+        return format_datetime(self.directory.now(), usegmt=True)
 
     def _is_here(self, tenant: str) -> bool:
         return tenant.lower() in (self.directory.tenant_id, self.directory.tenant_domain)
 
-    @staticmethod
-    def _error(status: int, error: str, number: int, text: str, **extra: Any) -> Response:
+    def _error(self, status: int, error: str, number: int, text: str, **extra: Any) -> Response:
         trace, correlation = new_guid(), new_guid()
-        stamp = now().strftime("%Y-%m-%d %H:%M:%SZ")
+        stamp = self.directory.now().strftime("%Y-%m-%d %H:%M:%SZ")
         description = "\r\n".join(
             (f"AADSTS{number}: {text}", f"Trace ID: {trace}", f"Correlation ID: {correlation}", f"Timestamp: {stamp}")
         )
@@ -214,37 +259,28 @@ class Entra:
             "error_uri": f"https://login.microsoftonline.com/error?code={number}",
             **extra,
         }
-        return Response.of(status, body, _headers(), detail=f"AADSTS{number}")
+        return Response.of(status, body, self._headers(), detail=f"AADSTS{number}")
 
 
-def _asserts(application: Application, assertion: str, endpoint: str) -> bool:
-    """Whether one of the application's certificates signed this assertion for this endpoint."""
-    import jwt  # comes with msal, and is needed for certificates alone
-    from cryptography import x509
-
-    for pem in application.certificates:
-        certificate = x509.load_pem_x509_certificate(pem)
-        try:
-            claims = jwt.decode(
-                assertion,
-                certificate.public_key(),  # type: ignore[arg-type]
-                algorithms=["RS256", "PS256"],
-                audience=endpoint,
-                options={"require": ["exp", "iss", "sub", "aud", "jti"]},
-            )
-        except jwt.InvalidTokenError:
-            continue
-        return bool(claims["iss"] == claims["sub"] == application.client_id)
-    return False
-
-
-def _new_token(application: Application, audience: str) -> str:
+def _new_token(application: Application, audience: str, tenant: str) -> str:
     """A JWT by its looks: Graph here knows it as a whole, clients may read the permissions in it."""
-    claims = {"aud": audience, "appid": application.client_id, "roles": application.roles, "uti": secrets.token_hex(64)}
+    claims = {"aud": audience, "appid": application.client_id, "tid": tenant, "roles": application.roles}
+    claims["uti"] = secrets.token_hex(64)
     parts = [json.dumps(part).encode() for part in ({"typ": "JWT", "alg": "RS256"}, claims)]
     encoded = [base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts]
     return ".".join([*encoded, secrets.token_urlsafe(128)])
 
 
-def _headers() -> dict[str, str]:
-    return {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache", "x-ms-request-id": new_guid()}
+def _cookie(request: Request) -> str:
+    """The cookie that tells clients apart: as it was sent back, else a new one."""
+    sent = re.search(r"(?:^|; )fpc=([^;]+)", request.headers.get("Cookie", ""))
+    return sent[1] if sent else secrets.token_urlsafe(16)
+
+
+def _cookies(fpc: str) -> list[str]:
+    """The cookies of a token answer. Only `fpc` differs between clients, the others name a slice of the service."""
+    return [
+        f"fpc={fpc}; path=/; secure; HttpOnly; SameSite=None",
+        "x-ms-gateway-slice=estsfd; path=/; secure; HttpOnly; SameSite=None",
+        "stsservicecookie=estsfd; path=/; secure; HttpOnly; SameSite=None",
+    ]

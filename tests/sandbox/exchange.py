@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any, Callable, Protocol, Union
@@ -16,24 +16,34 @@ Body = Union[None, str, bytes, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Request:
-    """A request after TLS and HTTP were taken off; `path` is percent-decoded and carries no query."""
+    """A request after TLS and HTTP were taken off; `path` is percent-decoded and carries no query.
+
+    `turn` is how many requests this service has had before: what takes turns goes by it.
+    """
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Message[str, str]  # looked up without regard to case
     body: bytes
+    turn: int = 0
 
 
 @dataclass
 class Response:
-    """An answer. `changed` says that a store differs from before; `detail` goes to the log, so it holds no secret."""
+    """An answer. `changed` says that a store differs from before; `detail` goes to the log, so it holds no secret.
+
+    Each of `cookies` becomes a Set-Cookie header. A `streamed` body goes out in chunks, gzip'ed where the client takes
+    that.
+    """
 
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     changed: bool = False
     detail: str = ""
+    cookies: Sequence[str] = ()
+    streamed: bool = False
 
     @classmethod
     def of(cls, status: int, body: Body = None, headers: Mapping[str, str] | None = None, **rest: Any) -> Response:

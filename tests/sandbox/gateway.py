@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import copy
 import importlib
 import json
 import random
@@ -13,7 +15,7 @@ import secrets
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .world import Sandbox
 
+# What becomes of the Gateway's own staged save where the script has saved in between. No source says which it is.
+OURS_WINS, STAGED_WINS = STAGINGS = ("ours wins", "staged wins")
 OMITTED_TYPES = ("script", "fileRef")
 ORDERS = ("config-first", "user-first", "shuffled")
 
@@ -59,29 +63,81 @@ class Gateway:
         command: str | None = None,
         timeout: float = 330,
         rotates_password: bool = False,
+        staged: str | None = None,
     ) -> Run:
         """Run the script attached to a PAM User record and return how it ended.
 
-        `provider_uid`: the PAM configuration, by default the vault's only one. `order` and `include` shape the array
-        of records on stdin, `stdin_override` replaces the whole line. `command` replaces the one of the script field.
-        After `timeout` seconds the script is killed. `rotates_password`: the Gateway also writes a new password into
-        the record, while the script holds what it read before.
+        `command` replaces the one of the script field. `rotates_password`: the Gateway also writes a new password into
+        the record, while the script holds what it read before. The rest is as for `run`.
         """
         record = self._read([record_uid])[record_uid]
         entry = self._script(record)
         file = next(one for one in record.files if one.f["fileUid"] == entry["fileRef"])
         content = file.get_file_data(verify_ssl_certs=self._sandbox.ca_file)
-        line = stdin_override
-        if line is None:
-            line = self.stdin_for(record_uid, provider_uid, order=order, include=include)
         argv = shlex.split(entry.get("command") or "") if command is None else shlex.split(command)
+        if stdin_override is None and rotates_password:
+            stdin_override = self.stdin_for(record_uid, provider_uid, order=order, include=include)
         if rotates_password:
             self._sandbox.vault.records[record_uid].edit("password", _new_password())
         with tempfile.TemporaryDirectory(prefix="gateway-") as folder:  # made with mode 0700
             path = Path(folder) / file.name
             path.write_bytes(content)
             path.chmod(0o700)
-            return self._run([*argv, str(path)], line, dict(extra_environ or {}), timeout, file.name)
+            return self.run(
+                [*argv, str(path)],
+                record_uid,
+                provider_uid,
+                extra_environ,
+                stdin_override,
+                order=order,
+                include=include,
+                timeout=timeout,
+                staged=staged,
+            )
+
+    def run(
+        self,
+        argv: Sequence[str],
+        record_uid: str,
+        provider_uid: str | None = None,
+        extra_environ: Mapping[str, str | None] | None = None,
+        stdin_override: str | None = None,
+        order: str = "config-first",
+        include: Sequence[str] = ("config", "user", "attached"),
+        timeout: float = 330,
+        staged: str | None = None,
+    ) -> Run:
+        """Run a command as if it were the script of a PAM User record, and return how it ended.
+
+        `provider_uid`: the PAM configuration, by default the vault's only one. `order` and `include` shape the array
+        of records on stdin, `stdin_override` replaces the whole line. After `timeout` seconds the script is killed.
+        `staged`: as for `staging`, which is around the run.
+        """
+        password = _new_password()
+        line = stdin_override
+        if line is None:
+            line = self.stdin_for(record_uid, provider_uid, order=order, include=include, new_password=password)
+        with self.staging(record_uid, staged, password) if staged else contextlib.nullcontext():
+            return self._run(list(argv), line, dict(extra_environ or {}), timeout, Path(argv[-1]).name)
+
+    @contextlib.contextmanager
+    def staging(self, record_uid: str, staged: str, password: str | None = None) -> Iterator[None]:
+        """What the Gateway may do around a script: stage the record with a new password before, finalise it after.
+
+        The staged data are the record as it was before the script. Where the script has saved meanwhile, "ours wins"
+        drops them, and with "staged wins" they replace what the script saved.
+        """
+        if staged not in STAGINGS:
+            raise ValueError(f"staged is one of {STAGINGS}")
+        vault = self._sandbox.vault
+        record = vault.records[record_uid]
+        with vault.outside("stage", record_uid):
+            record.stage(_with_password(record.data, password or _new_password()))
+        try:
+            yield
+        finally:
+            with vault.outside("finalize", record_uid):
+                record.finalize(staged == STAGED_WINS)
 
     def stdin_for(
         self,
@@ -89,6 +145,7 @@ class Gateway:
         provider_uid: str | None = None,
         order: str = "config-first",
         include: Sequence[str] = ("config", "user", "attached"),
+        new_password: str | None = None,
     ) -> str:
         """The line that the Gateway writes to the script's stdin: base64 of JSON, without a line end."""
         if order not in ORDERS:
@@ -110,7 +167,7 @@ class Gateway:
                 "providerRecordUid": provider,
                 "resourceRecordUid": "",
                 "userRecordUid": record_uid,
-                "newPassword": _new_password(),
+                "newPassword": new_password or _new_password(),
                 "oldPassword": self._first(user, "password"),
                 "user": login,
                 "records": _encoded(records),
@@ -185,6 +242,17 @@ class Gateway:
 
 def _encoded(value: Any) -> str:
     return base64.b64encode(json.dumps(value).encode()).decode()
+
+
+def _with_password(data: dict[str, Any], password: str) -> dict[str, Any]:
+    """A copy of a record's data with this in its password field."""
+    data = copy.deepcopy(data)
+    found = next((one for one in data["fields"] if one.get("type") == "password"), None)
+    if found is None:
+        found = {"type": "password"}
+        data["fields"].append(found)
+    found["value"] = [password]
+    return data
 
 
 def _new_password() -> str:

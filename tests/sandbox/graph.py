@@ -1,43 +1,39 @@
 # Copyright (c) 2026, the keeperpam.azure contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Microsoft Graph v1.0, as far as client secrets of applications go: GET, addPassword and removePassword."""
+"""Microsoft Graph v1.0, as far as client secrets of applications go: reads, lists, addPassword and removePassword."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
-from datetime import datetime, timedelta, timezone
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, Callable, NoReturn
 
-from .directory import (
-    DEFAULT_LIFETIME,
-    PERSONAL_AUDIENCES,
-    PERSONAL_SECRETS_MAX,
-    Application,
-    Credential,
-    Directory,
-    new_guid,
-    now,
-)
+from . import graph_forms as forms
+from . import graph_query
+from .directory import DEFAULT_LIFETIME, PERSONAL_AUDIENCES, PERSONAL_SECRETS_MAX, Application, Directory
 from .entra import Entra, Grant
 from .exchange import Operation, Refusal, Request, Response
 
+LIST = "/v1.0/applications"
 ADDRESS = re.compile(
     r"/v1\.0/applications(?:/(?P<object>[^/]+)|\(appId='(?P<client>[^']*)'\))"
     r"(?:/(?:microsoft\.graph\.)?(?P<action>\w+))?"
 )
 OWNED_OBJECTS = re.compile(r"/v1\.0/servicePrincipals\(appId='([^']*)'\)/ownedObjects")
 GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-MOMENT = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,12}))?(Z|[+-]\d\d:\d\d)")
 EVERYTHING = ("Application.ReadWrite.All", "Directory.ReadWrite.All")
 READ_EVERYTHING = (*EVERYTHING, "Application.Read.All", "Directory.Read.All")
 OWNED = "Application.ReadWrite.OwnedBy"
 
 
 class Graph:
-    """Graph's applications on one directory. `url` is its own root; tokens must have been issued for it."""
+    """Graph's applications on one directory. `url` is its own root; tokens must have been issued for it.
+
+    Its answers have the forms of public recordings of the real one.
+    """
 
     name = "graph"
 
@@ -46,23 +42,16 @@ class Graph:
         self.url = ""
 
     def operation(self, request: Request) -> Operation:
-        """One of the three calls (or the refused listing); the subject is the id that the caller used."""
-        owner = OWNED_OBJECTS.fullmatch(request.path)
+        """One of the calls on an application, a list, or what a caller owns; the subject is the id that was used."""
+        path = re.sub("/{2,}", "/", request.path)
+        owner, address = OWNED_OBJECTS.fullmatch(path), ADDRESS.fullmatch(path)
         if owner is not None and request.method == "GET":
             return Operation("owned_objects", owner[1], request, lambda: self._owned(request, owner[1]))
-        address = ADDRESS.fullmatch(request.path)
+        if path == LIST and request.method == "GET":
+            return Operation("list_applications", path, request, lambda: self._list(request))
         if address is None:
-            listing = request.path == "/v1.0/applications" and request.method == "GET"
-            return Operation(
-                "list_applications" if listing else "unknown",
-                request.path,
-                request,
-                lambda: (
-                    self._list(request)
-                    if listing
-                    else self.error(request, 404, "ResourceNotFound", f"Resource not found for {request.path}.")
-                ),
-            )
+            text = f"Resource not found for {path}."
+            return Operation("unknown", path, request, lambda: self.error(request, 404, "ResourceNotFound", text))
         action = (request.method, address["action"])
         calls: dict[Any, Callable[[Request, Application], Response]] = {
             ("GET", None): self._get,
@@ -71,14 +60,8 @@ class Graph:
         }
         subject = address["object"] or address["client"] or ""
         if action not in calls:
-            return Operation(
-                "unknown",
-                subject,
-                request,
-                lambda: self.error(
-                    request, 400, "BadRequest", f"Resource not found for the segment '{address['action']}'."
-                ),
-            )
+            text = f"Resource not found for the segment '{address['action']}'."
+            return Operation("unknown", subject, request, lambda: self.error(request, 400, "BadRequest", text))
 
         def perform() -> Response:
             grant = self._authenticate(request)
@@ -90,9 +73,9 @@ class Graph:
 
     def error(self, request: Request, status: int, /, code: str = "", message: str = "", **extra: Any) -> Response:
         """An error in OData's shape; `extra` goes into innerError."""
-        headers = _headers(request)
+        headers = {**self._headers(request), "Content-Type": "application/json"}
         inner = {
-            "date": now().strftime("%Y-%m-%dT%H:%M:%S"),
+            "date": self._now(request).strftime("%Y-%m-%dT%H:%M:%S"),
             "request-id": headers["request-id"],
             "client-request-id": headers["client-request-id"],
         }
@@ -106,178 +89,171 @@ class Graph:
         if status == 401:
             uri = f"{self.entra.url}/common/oauth2/authorize"
             headers["WWW-Authenticate"] = f'Bearer realm="", authorization_uri="{uri}"'
-        return Response.of(status, {"error": error}, headers, detail=code)
+        return self._answer(request, {"error": error}, status, headers, detail=code)
+
+    def _answer(
+        self,
+        request: Request,
+        body: Mapping[str, Any],
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        **rest: Any,
+    ) -> Response:
+        """An answer with a body: streamed, which the real one does with all of them."""
+        own = self._headers(request) if headers is None else headers
+        common = {"Content-Type": forms.JSON_TYPE, "odata-version": "4.0", "Vary": "Accept-Encoding"}
+        return Response.of(status, body, {**common, **own}, streamed=True, **rest)
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        whole = request.path.endswith(LIST) and request.method == "GET"
+        units = max(1, (2 if whole else 1) - ("$select" in request.query))
+        return forms.headers(request, self._now(request), units)
+
+    def _now(self, request: Request) -> datetime:
+        """The clock of the front end that this request has met."""
+        return self.directory.now() + timedelta(seconds=self.directory.ahead(request.turn))
 
     def _refuse(self, request: Request, status: int, code: str, message: str, **extra: Any) -> NoReturn:
         raise Refusal(self.error(request, status, code, message, **extra))
+
+    # -- who may do what
 
     def _authenticate(self, request: Request) -> Grant:
         scheme, _space, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             self._refuse(request, 401, "InvalidAuthenticationToken", "Access token is empty.")
         grant = self.entra.grant(token)
+        text = "Access token validation failure."
         if grant is None:
-            self._refuse(request, 401, "InvalidAuthenticationToken", "Access token validation failure.")
+            self._refuse(request, 401, "InvalidAuthenticationToken", text)
         if grant.audience != self.url:
-            self._refuse(
-                request, 401, "InvalidAuthenticationToken", "Access token validation failure. Invalid audience."
-            )
-        if time.time() >= grant.expires:
+            self._refuse(request, 401, "InvalidAuthenticationToken", f"{text} Invalid audience.")
+        if self.directory.time() >= grant.expires:
             self._refuse(request, 401, "InvalidAuthenticationToken", "Access token has expired or is not yet valid.")
         return grant
 
     def _find(self, request: Request, object_id: str | None, client_id: str | None) -> Application:
         given = object_id or client_id or ""
         if not GUID.fullmatch(given):
-            self._refuse(
-                request,
-                400,
-                "Request_BadRequest",
-                f"Invalid object identifier '{given}'."
-                if object_id
-                else "Invalid value specified for property 'appId' of resource 'Application'.",
-            )
+            text = "Invalid value specified for property 'appId' of resource 'Application'."
+            text = f"Invalid object identifier '{given}'." if object_id else text
+            self._refuse(request, 400, "Request_BadRequest", text)
         found = self.directory.by_object_id(given) if object_id else self.directory.by_client_id(given)
-        if found is None:
-            self._refuse(
-                request,
-                404,
-                "Request_ResourceNotFound",
-                f"Resource '{given}' does not exist or one of its queried reference-property objects are not present.",
+        if found is None or self.directory.unheard(found, request.turn):
+            text = (
+                f"Resource '{given}' does not exist or one of its queried reference-property objects are not present."
             )
+            self._refuse(request, 404, "Request_ResourceNotFound", text)
         return found
 
     def _authorize(self, request: Request, grant: Grant, application: Application | None, write: bool) -> None:
-        if set(grant.roles) & set(EVERYTHING if write else READ_EVERYTHING):
-            return
-        if OWNED not in grant.roles or application is None or grant.client_id not in application.owners:
-            self._refuse(
-                request, 403, "Authorization_RequestDenied", "Insufficient privileges to complete the operation."
-            )
+        roles = set(grant.roles)
+        owns = application is not None and OWNED in roles and grant.client_id in application.owners
+        if write:
+            allowed = bool(roles & set(EVERYTHING)) or owns
+        else:
+            # OwnedBy reads every application, and an application reads itself without any permission.
+            itself = application is not None and grant.client_id == application.client_id
+            reads_all = self.directory.owned_by_reads_all and OWNED in roles
+            allowed = bool(roles & set(READ_EVERYTHING)) or reads_all or owns or itself
+        if not allowed:
+            text = "Insufficient privileges to complete the operation."
+            self._refuse(request, 403, "Authorization_RequestDenied", text)
+
+    # -- reads
 
     def _owned(self, request: Request, client_id: str) -> Response:
-        # What OwnedBy may list: the objects of its own service principal.
         grant = self._authenticate(request)
-        if grant.client_id != client_id.lower() and not set(grant.roles) & set(READ_EVERYTHING):
-            message = "Insufficient privileges to complete the operation."
-            self._refuse(request, 403, "Authorization_RequestDenied", message)
+        if grant.client_id != client_id.lower():
+            self._authorize(request, grant, None, write=False)
         owned = [one for one in self.directory.applications if client_id.lower() in one.owners]
         value = [{"@odata.type": "#microsoft.graph.application", "id": one.object_id} for one in owned]
         context = f"{self.url}/v1.0/$metadata#directoryObjects(id)"
-        return Response.of(200, {"@odata.context": context, "value": value}, _headers(request))
+        return self._answer(request, {"@odata.context": context, "value": value})
 
     def _list(self, request: Request) -> Response:
-        # OwnedBy may not list, not even with a filter that would find an owned application.
         self._authorize(request, self._authenticate(request), None, write=False)
-        wanted = re.fullmatch(r"appId eq '([^']*)'", request.query.get("$filter", ""))
-        found = [one for one in self.directory.applications if wanted is None or one.client_id == wanted[1].lower()]
-        body = {
-            "@odata.context": f"{self.url}/v1.0/$metadata#applications",
-            "value": [self._shown(one) for one in found],
-        }
-        return Response.of(200, body, _headers(request))
+        names = graph_query.selected(request.query)
+        try:
+            found = graph_query.matching(self.directory.applications, request.query.get("$filter", ""))
+            part, more = graph_query.page(found, request.query, self.url + LIST)
+            value = [graph_query.select(self._form(request, one), names) for one in part]
+        except graph_query.BadQuery as bad:
+            self._refuse(request, 400, bad.code, bad.message)
+        context = f"{self.url}/v1.0/$metadata#applications" + (f"({','.join(names)})" if names else "")
+        link = {"@odata.nextLink": more} if more else {}
+        return self._answer(request, {"@odata.context": context, **link, "value": value})
 
     def _get(self, request: Request, application: Application) -> Response:
-        shown = self._shown(application)
-        select = [name for name in request.query.get("$select", "").split(",") if name]
-        unknown = [name for name in select if name not in shown]
-        if unknown:
-            self._refuse(
-                request,
-                400,
-                "BadRequest",
-                "Parsing OData Select and Expand failed: Could not find a "
-                f"property named '{unknown[0]}' on type 'microsoft.graph.application'.",
-            )
-        context = f"#applications({','.join(select)})/$entity" if select else "#applications/$entity"
-        body = {
-            "@odata.context": f"{self.url}/v1.0/$metadata{context}",
-            **{name: value for name, value in shown.items() if not select or name in select},
-        }
-        return Response.of(200, body, _headers(request), detail=f"{len(shown['passwordCredentials'])} secrets shown")
+        names, form = graph_query.selected(request.query), self._form(request, application)
+        try:
+            shown = graph_query.select(form, names)
+        except graph_query.BadQuery as bad:
+            self._refuse(request, 400, bad.code, bad.message)
+        context = f"#applications({','.join(names)})/$entity" if names else "#applications/$entity"
+        body = {"@odata.context": f"{self.url}/v1.0/$metadata{context}", **shown}
+        return self._answer(request, body, detail=f"{len(form['passwordCredentials'])} secrets shown")
 
-    def _shown(self, application: Application) -> dict[str, Any]:
-        return {
-            "id": application.object_id,
-            "deletedDateTime": None,
-            "appId": application.client_id,
-            "createdDateTime": _stamp(application.created, 0),
-            "displayName": application.display_name,
-            "isDisabled": application.disabled or None,
-            "signInAudience": application.audience,
-            "keyCredentials": [],
-            "passwordCredentials": [_shown(one) for one in self.directory.shown(application)],
-        }
+    def _form(self, request: Request, application: Application) -> dict[str, Any]:
+        secrets = self.directory.shown(application, request.turn)
+        return forms.application_form(application, secrets, self.directory.tenant_domain)
+
+    # -- writes
 
     def _add(self, request: Request, application: Application) -> Response:
         wish = self._json(request).get("passwordCredential") or {}
         if not isinstance(wish, dict) or set(wish) - {"displayName", "endDateTime", "startDateTime"}:
-            self._refuse(
-                request,
-                400,
-                "Request_BadRequest",
-                "A password credential takes displayName, startDateTime and endDateTime.",
-            )
-        if self.directory.policy_blocks_passwords:
-            self._refuse(
-                request,
-                400,
-                "CredentialTypeNotAllowedAsPerAppPolicy",
-                f"Credential type is not allowed as per assigned policy '{self.directory.policy_id}'.",
-            )
-        start = self._moment(request, wish.get("startDateTime")) or now()
-        end = self._moment(request, wish.get("endDateTime")) or start + DEFAULT_LIFETIME
+            text = "A password credential takes displayName, startDateTime and endDateTime."
+            self._refuse(request, 400, "Request_BadRequest", text)
+        directory = self.directory
+        if directory.policy_blocks_passwords:
+            text = f"Credential type is not allowed as per assigned policy '{directory.policy_id}'."
+            self._refuse(request, 400, "CredentialTypeNotAllowedAsPerAppPolicy", text)
+        now = self._now(request)
+        given = self._moment(request, wish.get("startDateTime"))
+        start, start_tick = given or (now, 1)
+        end, end_tick = self._moment(request, wish.get("endDateTime")) or (start + DEFAULT_LIFETIME, start_tick)
         if end <= start:
             self._refuse(request, 400, "Request_BadRequest", "Key credential end date is invalid.")
-        longest = self.directory.policy_max_days
+        longest = directory.policy_max_days
         if longest is not None and end - start > timedelta(days=longest):
-            self._refuse(
-                request,
-                400,
-                "CredentialInvalidLifetimeAsPerAppPolicy",
-                "Credential lifetime exceeds the max "
-                f"value allowed as per assigned policy '{self.directory.policy_id}'.",
-                details=[
-                    {"code": "InvalidKeyEndDate", "message": "The credential end date is invalid.", "target": "EndDate"}
-                ],
-            )
-        if application.audience in PERSONAL_AUDIENCES and len(application.credentials) >= PERSONAL_SECRETS_MAX:
-            self._refuse(
-                request,
-                400,
-                "Request_BadRequest",
-                "The size of the object has exceeded its limit. Please "
-                "reduce the number of values and retry your request.",
-            )
-        credential = self.directory.create(application, wish.get("displayName"), start, end)
+            text = f"Credential lifetime exceeds the max value allowed as per assigned policy '{directory.policy_id}'."
+            why = {"code": "InvalidKeyEndDate", "message": "The credential end date is invalid.", "target": "EndDate"}
+            self._refuse(request, 400, "CredentialInvalidLifetimeAsPerAppPolicy", text, details=[why])
+        number = len(application.credentials) + 1
+        if application.audience in PERSONAL_AUDIENCES and number > PERSONAL_SECRETS_MAX:
+            most = f"You can only add a maximum of {PERSONAL_SECRETS_MAX} passwords."
+            self._refuse(request, 400, "TooManyAppPasswords", f"Not allowed to add {number} passwords. {most}")
+        skew = 0.0 if given else directory.ahead(request.turn)
+        credential = directory.create(application, wish.get("displayName"), start, end, skew, request.turn)
+        credential.ticks = (start_tick, end_tick)
         body = {
             "@odata.context": f"{self.url}/v1.0/$metadata#microsoft.graph.passwordCredential",
-            **_shown(credential),
+            **forms.secret_form(credential),
             "secretText": credential.text,
         }
-        return Response.of(200, body, _headers(request), changed=True, detail=f"key {credential.key_id}")
+        headers = {**self._headers(request), "location": self.url}
+        return self._answer(request, body, 200, headers, changed=True, detail=f"key {credential.key_id}")
 
     def _remove(self, request: Request, application: Application) -> Response:
         key_id = self._json(request).get("keyId")
         if not isinstance(key_id, str) or not GUID.fullmatch(key_id):
-            self._refuse(
-                request, 400, "Request_BadRequest", "Cannot convert the literal to the expected type 'Edm.Guid'."
-            )
-        # A replica that has not heard of a new secret cannot remove it: the same 400 as for one that never was.
-        found = [one for one in self.directory.shown(application) if one.key_id == key_id.lower()]
+            text = "Cannot convert the literal to the expected type 'Edm.Guid'."
+            self._refuse(request, 400, "Request_BadRequest", text)
+        # A replica that has not heard of a new secret cannot remove it: the same 400 as for one that never was. One
+        # that still shows a removed secret is asked to remove what it shows, and finds nothing wrong with that.
+        found = [one for one in self.directory.shown(application, request.turn) if one.key_id == key_id.lower()]
         if not found:
             self._refuse(request, 400, "Request_BadRequest", f"No password credential found with keyId '{key_id}'.")
-        self.directory.remove(application, found[0])
-        return Response(204, b"", _headers(request), changed=True, detail=f"key {key_id.lower()}")
+        present = found[0].removed_by is None
+        if present:
+            self.directory.remove(application, found[0], turn=request.turn)
+        return Response(204, b"", self._headers(request), changed=present, detail=f"key {key_id.lower()}")
 
     def _json(self, request: Request) -> dict[str, Any]:
         if not request.headers.get("Content-Type", "").startswith("application/json"):
-            self._refuse(
-                request,
-                400,
-                "BadRequest",
-                "Write requests (excluding DELETE) must contain the Content-Type header declaration.",
-            )
+            text = "Write requests (excluding DELETE) must contain the Content-Type header declaration."
+            self._refuse(request, 400, "BadRequest", text)
         try:
             body = json.loads(request.body)
         except ValueError:
@@ -286,48 +262,11 @@ class Graph:
             self._refuse(request, 400, "BadRequest", "Unable to read JSON request payload.")
         return body
 
-    def _moment(self, request: Request, text: Any) -> datetime | None:
-        """An Edm.DateTimeOffset as an aware datetime, cut to microseconds; None stays None."""
+    def _moment(self, request: Request, text: Any) -> tuple[datetime, int] | None:
         if text is None:
             return None
-        match = MOMENT.fullmatch(text) if isinstance(text, str) else None
-        if match is None:
-            self._refuse(
-                request,
-                400,
-                "Request_BadRequest",
-                f"Cannot convert the literal '{text}' to the expected type 'Edm.DateTimeOffset'.",
-            )
-        whole, fraction, zone = match.groups()
-        micro = (fraction or "").ljust(6, "0")[:6]
-        moment = datetime.fromisoformat(f"{whole}.{micro}{'+00:00' if zone == 'Z' else zone}")
-        return moment.astimezone(timezone.utc)
-
-
-def _shown(credential: Credential) -> dict[str, Any]:
-    """A passwordCredential as every GET shows it: without its text."""
-    return {
-        "customKeyIdentifier": None,
-        "displayName": credential.display_name,
-        "endDateTime": _stamp(credential.end, credential.fraction_digits),
-        "hint": credential.hint,
-        "keyId": credential.key_id,
-        "secretText": None,
-        "startDateTime": _stamp(credential.start, credential.fraction_digits),
-    }
-
-
-def _stamp(moment: datetime, digits: int) -> str:
-    """Graph's writing of a time: UTC, Z, and a fraction of a second of this many digits (7 is what Graph has)."""
-    fraction = f"{moment.microsecond:06d}0"[:digits]
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S") + (f".{fraction}" if digits else "") + "Z"
-
-
-def _headers(request: Request) -> dict[str, str]:
-    own: list[str] = [new_guid(), request.headers.get("client-request-id") or new_guid()]
-    return {
-        "request-id": own[0],
-        "client-request-id": own[1],
-        "Strict-Transport-Security": "max-age=31536000",
-        "x-ms-ags-diagnostic": json.dumps({"ServerInfo": {"DataCenter": "Loopback", "Slice": "E", "Ring": "1"}}),
-    }
+        moment = forms.moment_of(text)
+        if moment is None:
+            why = f"Cannot convert the literal '{text}' to the expected type 'Edm.DateTimeOffset'."
+            self._refuse(request, 400, "Request_BadRequest", why)
+        return moment

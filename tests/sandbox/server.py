@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import itertools
 import select
 import socket
 import ssl
@@ -23,6 +25,7 @@ from .faults import Fault, FaultPlan
 from .state import Entry, State
 
 POLL_SECONDS = 0.05
+GZIP_LEVEL = 1
 
 
 class Listener(ThreadingHTTPServer):
@@ -37,11 +40,12 @@ class Listener(ThreadingHTTPServer):
         state: State,
         faults: FaultPlan,
         kill: Callable[[int], None],
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | None,
         port: int = 0,
     ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.service, self.state, self.faults, self.kill, self.tls = service, state, faults, kill, tls
+        self.turns = itertools.count()
         self._connections: set[socket.socket] = set()
         self._idle = threading.Condition()
         self._thread = threading.Thread(target=self.serve_forever, args=(POLL_SECONDS,), daemon=True)
@@ -86,7 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         # The handshake belongs to this thread: a slow client must not hold up the ones behind it.
-        self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+        if self.server.tls is not None:
+            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         self.server.opened(self.request)
         super().setup()
 
@@ -106,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._dawdle(operation)
             answer = self._exchange(operation, fault)
             self._dawdle(operation)
-            self._deliver(answer, fault)
+            self._deliver(operation.request, answer, fault)
         except OSError:
             self.close_connection = True
 
@@ -124,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         split = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         query = dict(parse_qsl(split.query, keep_blank_values=True))
-        return Request(self.command, unquote(split.path), query, self.headers, body)
+        return Request(self.command, unquote(split.path), query, self.headers, body, next(self.server.turns))
 
     def _exchange(self, operation: Operation, fault: Fault | None) -> Response:
         """Take the effect, unless the fault comes before it, and return the answer to put on the wire."""
@@ -173,31 +178,41 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self.server.state.record(entry, changed=effect is not None and effect.changed)
 
-    def _deliver(self, answer: Response, fault: Fault | None) -> None:
+    def _deliver(self, request: Request, answer: Response, fault: Fault | None) -> None:
         if fault is not None and fault.kind == "kill":
             self.server.kill(fault.signal)
             self._hold(fault.seconds)
         if fault is not None and (fault.kind == "drop" or (fault.kind == "kill" and fault.then == "drop")):
             self.close_connection = True
             return
-        wire = self._on_wire(answer)
+        head, body = self._on_wire(request, answer)
         if fault is not None and fault.kind == "truncate":
             self.close_connection = True
-            wire = wire[: len(wire) - (len(answer.body) + 1) // 2]
+            body = body[: len(body) // 2]
+        wire = head + body
         pieces = [wire] if fault is None or fault.kind != "drip" else [bytes((byte,)) for byte in wire]
         for number, piece in enumerate(pieces):
             if fault is not None and number and self.server.state.stopping.wait(fault.seconds):
                 return
             self.wfile.write(piece)
 
-    def _on_wire(self, answer: Response) -> bytes:
-        headers = {"Date": formatdate(usegmt=True), **answer.headers}
-        if answer.status != 204:
-            headers["Content-Length"] = str(len(answer.body))
+    def _on_wire(self, request: Request, answer: Response) -> tuple[bytes, bytes]:
+        """Head and body; a body is streamed, or its length is in the head."""
+        body = answer.body
+        headers = [*{"Date": formatdate(usegmt=True), **answer.headers}.items()]
+        headers += [("Set-Cookie", cookie) for cookie in answer.cookies]
+        if answer.streamed:
+            if "gzip" in request.headers.get("Accept-Encoding", ""):
+                body = gzip.compress(body, GZIP_LEVEL)
+                headers.append(("Content-Encoding", "gzip"))
+            headers.append(("Transfer-Encoding", "chunked"))
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        elif answer.status != 204:
+            headers.append(("Content-Length", str(len(body))))
         phrases = {status.value: status.phrase for status in HTTPStatus}
         head = f"HTTP/1.1 {answer.status} {phrases.get(answer.status, 'Unknown')}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return head.encode("latin-1") + b"\r\n" + answer.body
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers)
+        return head.encode("latin-1") + b"\r\n", body
 
     def _hold(self, seconds: float) -> None:
         """Wait until the client has closed its side: its end is the only thing it can still send."""

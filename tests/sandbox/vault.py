@@ -11,7 +11,7 @@ import hmac
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class VaultFile:
 
 @dataclass
 class Folder:
-    """A folder that is shared to the application; `parent` is the uid of the shared folder above it."""
+    """A folder that is shared to the application, or (with a `parent`) lies in one that is."""
 
     name: str
     parent: str | None = None
@@ -52,7 +52,11 @@ class Folder:
 
 @dataclass
 class VaultRecord:
-    """A record in clear. `data` is the live JSON of the record; `staged` holds a save that awaits its completion."""
+    """A record in clear.
+
+    `data` is the live JSON of the record; `staged` holds a save that awaits its completion, made when the record had
+    the revision `staged_at`.
+    """
 
     data: JsonDict
     revision: int
@@ -64,6 +68,7 @@ class VaultRecord:
     key: bytes = field(default_factory=crypto.new_key)
     files: list[VaultFile] = field(default_factory=list)
     staged: JsonDict | None = None
+    staged_at: int = 0
     _vault: Vault | None = field(default=None, repr=False)
 
     def field_named(self, label: str) -> JsonDict | None:
@@ -76,16 +81,40 @@ class VaultRecord:
         found = self.field_named(label)
         return found["value"][0] if found and found.get("value") else None
 
+    @property
+    def vault(self) -> Vault:
+        """The vault that it lies in."""
+        assert self._vault is not None
+        return self._vault
+
+    def put(self, data: JsonDict) -> None:
+        """Save this in place of what is there: a new revision."""
+        self.data, self.revision = data, self.vault.next_revision()
+
+    def stage(self, data: JsonDict) -> None:
+        """Keep this until the transaction is completed; readers see what is there."""
+        self.staged, self.staged_at = data, self.revision
+
+    def finalize(self, staged_wins: bool) -> None:
+        """Complete the transaction. What was saved plainly meanwhile gives way to the staged data, or drops them."""
+        data, self.staged = self.staged, None
+        if data is not None and (staged_wins or self.revision == self.staged_at):
+            self.put(data)
+
     def edit(self, label: str, value: Any) -> None:
         """Somebody changes a field in the vault; a field that is not there becomes a custom text field."""
-        assert self._vault is not None
-        with self._vault.outside("edit", f"{self.uid} {label}"):
+        with self.vault.outside("edit", f"{self.uid} {label}"):
             found = self.field_named(label)
             if found is None:
                 found = {"type": "text", "label": label}
                 self.data.setdefault("custom", []).append(found)
             found["value"] = [value]
-            self.revision = self._vault.next_revision()
+            self.revision = self.vault.next_revision()
+
+    def restore(self, data: JsonDict) -> None:
+        """Somebody brings back an earlier version (its `data`) from the record's history."""
+        with self.vault.outside("restore", self.uid):
+            self.put(copy.deepcopy(data))
 
 
 @dataclass
@@ -102,7 +131,12 @@ class Device:
 
 
 class Vault:
-    """The vault and its one KSM application."""
+    """The vault and its one KSM application.
+
+    `staged_wins`: a staged save that a client completes replaces what was saved plainly meanwhile (which no source
+    states). `throttle`: Keeper counts the calls of a device at an endpoint, each call anew for `throttle_silence`
+    seconds, and refuses from the one on that is number `throttle_requests`, until nothing was asked for so long.
+    """
 
     def __init__(self, state: State) -> None:
         self.application_key = crypto.new_key()
@@ -110,6 +144,11 @@ class Vault:
         self.server = crypto.new_pair()
         self.server_key_id = "999"
         self.out_of_sync_status = 403
+        self.staged_wins = True
+        self.throttle = False
+        self.throttle_requests = 100
+        self.throttle_silence = 10.0
+        self.throttle_status = 429
         self.records: dict[str, VaultRecord] = {}
         self.folders: dict[str, Folder] = {}
         self.devices: dict[str, Device] = {}
@@ -124,10 +163,19 @@ class Vault:
         return self._revision
 
     def add_folder(self, name: str, parent: str | None = None) -> str:
-        """Share a folder to the application; returns its uid."""
+        """Share a folder to the application, or make one below a shared one; returns its uid."""
         folder = Folder(name, parent)
         self.folders[folder.uid] = folder
         return folder.uid
+
+    def path(self, uid: str) -> list[str]:
+        """The uids of a folder and of all above it, upwards."""
+        folder = self.folders.get(uid)
+        return [] if folder is None else [uid, *(self.path(folder.parent) if folder.parent else [])]
+
+    def root(self, uid: str) -> Folder:
+        """The shared folder that this one is, or lies in."""
+        return self.folders[self.path(uid)[-1]]
 
     def add_record(
         self,
@@ -221,6 +269,22 @@ class Vault:
                 {"type": "text", "label": "Azure Graph Endpoint", "value": [self.graph_url]},
             ]
         return self.add_record("pamAzureConfiguration", title, fields, custom)
+
+    def copy(self, uid: str) -> VaultRecord:
+        """Somebody makes a copy of the record, in the same place: another uid and key, the same data and files."""
+        original = self.records[uid]
+        twin = replace(
+            original,
+            data=copy.deepcopy(original.data),
+            revision=self.next_revision(),
+            uid=crypto.new_uid(),
+            key=crypto.new_key(),
+            files=list(original.files),
+            staged=None,
+        )
+        with self.outside("copy", f"{uid} to {twin.uid}"):
+            self.records[twin.uid] = twin
+        return twin
 
     def remove(self, uid: str) -> None:
         """Somebody deletes the record."""

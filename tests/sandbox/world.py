@@ -27,6 +27,9 @@ from .server import Listener
 from .state import Entry, State
 from .vault import Vault
 
+#: An address of the loopback at which nobody is.
+NOBODY = "http://127.0.0.1:9"
+
 
 class SandboxError(AssertionError):
     """A watcher failed, or the sandbox itself did; raised when it stops, so that no test passes over it."""
@@ -70,6 +73,11 @@ class Sandbox:
         return self.directory.tenant_id
 
     @property
+    def entra(self) -> Entra:
+        """The sign-in service: what it trusts besides secrets, and who has a managed identity."""
+        return self._entra
+
+    @property
     def authority(self) -> str:
         """The value of `Azure Authority FQDN`: localhost:PORT."""
         return self.vault.authority
@@ -105,6 +113,13 @@ class Sandbox:
             listener.start()
         return self
 
+    def serve(self, service: Service) -> None:
+        """Put a further service on a plain HTTP port of the loopback, such as a host's metadata service."""
+        listener = Listener(service, self.state, self.faults, self._kill, None)
+        self._listeners.append(listener)
+        service.url = f"http://127.0.0.1:{listener.server_address[1]}"
+        listener.start()
+
     def stop(self) -> None:
         """Close everything; raises SandboxError if a watcher failed or the sandbox did."""
         self._close()
@@ -131,6 +146,8 @@ class Sandbox:
             "REQUESTS_CA_BUNDLE": self.ca_file,
             "SSL_CERT_FILE": self.ca_file,
             "GATEWAY_CONFIG": config,
+            # No client may meet the metadata service of the host that all this runs on.
+            "AZURE_POD_IDENTITY_AUTHORITY_HOST": NOBODY,
         }
         return {name: value for name, value in {**basis, **extra}.items() if value is not None}
 

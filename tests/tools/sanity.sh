@@ -4,7 +4,8 @@
 # PATH begins with the virtual environment that holds ansible-core.
 set -euo pipefail
 
-work=$1
+mkdir -p "$1"
+work=$(cd "$1" && pwd)
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 version=$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -47,7 +48,7 @@ provide_pip
 # ansible-test sees no files, skips everything and is content.
 copy=$work/ansible_collections/keeperpam/azure
 "$here/clean_copy.sh" "$copy"
-git -C "$copy" init -q
+if command -v git > /dev/null; then git -C "$copy" init -q; fi
 
 cd "$copy"
 log=$work/sanity.log

@@ -6,10 +6,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -38,3 +42,19 @@ if not is_loadable():
     lay_namespace()
 # The samples that several rooms share.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the clock that the budgets of this test go by."""
+    clock = importlib.import_module("core_samples").Clock()
+    monkeypatch.setattr("ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing.time", clock)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test find in its texts what another has made a secret of."""
+    redact = "ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact"
+    monkeypatch.setattr(f"{redact}._blocks", {})
+    monkeypatch.setattr(f"{redact}._known", set())

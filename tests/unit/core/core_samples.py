@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -22,19 +23,45 @@ CLIENT_ID = "ebfbb457-8935-4c3f-802b-d6a2d24478de"
 OBJECT_ID = "ec64d6ec-23f2-4391-ac66-58e4b52472f2"
 
 
-def reply(status: int = 200, body: Any = None, **headers: str) -> Reply:
+class Clock:
+    """In place of the module ``time``: time passes only when somebody sleeps or a test says so. One clock for all."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self.now
+
+    def clock_gettime(self, number: int) -> float:
+        """Seconds, of whatever clock."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let the time pass."""
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def reply(status: int = 200, body: Any = None, host: str = "", **headers: str) -> Reply:
     """An HTTP answer; a body that is not bytes is written as JSON, underscores in header names become hyphens."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, content, host)
+
+
+def key(name: str) -> str:
+    """The key id of the secret that the tests call so: always the same one. What is no name, is a key id already."""
+    return name if name.count("-") == 4 else str(uuid.uuid5(uuid.NAMESPACE_OID, name))
 
 
 def credential(
-    key_id: str, hours_ago: float = 0.0, name: str = "", days: float = 365, hint: str = "", start: Any = ""
+    name: str, hours_ago: float = 0.0, title: str = "", days: float = 365, hint: str = "", start: Any = ""
 ) -> Credential:
-    """A client secret that was made so many hours before NOW and ends so many days after NOW."""
+    """The client secret of this name, made so many hours before NOW, that ends so many days after NOW."""
     begin = NOW - timedelta(hours=hours_ago) if start == "" else start
     end = NOW + timedelta(days=days)
-    return Credential(key_id, name, begin, end, end.strftime("%Y-%m-%dT%H:%M:%SZ"), hint)
+    return Credential(key(name), title, begin, end, end.strftime("%Y-%m-%dT%H:%M:%SZ"), hint)
 
 
 def application(*credentials: Credential, two_secrets: bool = False) -> Application:

@@ -11,6 +11,7 @@ from typing import Any, Callable
 import pytest
 import requests
 from keeper_secrets_manager_core.dto.dtos import KeeperFileUpload, Record, RecordCreate, RecordField
+from keeper_secrets_manager_core.dto.payload import CreateOptions
 from keeper_secrets_manager_core.exceptions import KeeperError
 
 from sandbox import Sandbox
@@ -179,25 +180,111 @@ def test_records_are_created_in_folders_and_deleted(sb: Sandbox, ksm: Ksm) -> No
     assert uid not in sb.vault.records
 
 
+def test_a_record_of_a_sub_folder_is_read_and_saved_by_the_sdk_alone(sb: Sandbox, ksm: Ksm) -> None:
+    deep = sb.vault.add_folder("Deep", parent=sb.vault.add_folder("Team", parent=sb.vault.folder_uid))
+    record = sb.vault.pam_user("below", folder=deep, client_secret="old")
+    manager = ksm()
+    (copy,) = manager.get_secrets([record.uid])
+    assert (copy.folder_uid, copy.inner_folder_uid) == (sb.vault.folder_uid, deep)
+    copy.custom_field("client_secret", value="new")
+    manager.save(copy)
+    assert record.value("client_secret") == "new"
+
+
+def test_folders_are_made_renamed_and_deleted(sb: Sandbox, ksm: Ksm) -> None:
+    manager, shared = ksm(), sb.vault.folder_uid
+    team = manager.create_folder(CreateOptions(shared, None), "Team")
+    deep = manager.create_folder(CreateOptions(shared, team), "Deep")
+    manager.update_folder(deep, "Deeper")
+    names = {one.folder_uid: (one.name, one.parent_uid) for one in manager.get_folders()}
+    assert names == {shared: ("PAM Users", ""), team: ("Team", shared), deep: ("Deeper", team)}
+    new = RecordCreate("pamUser", "made")
+    new.fields = [RecordField("login", "me")]
+    uid = manager.create_secret_with_options(CreateOptions(shared, deep), new)
+    assert manager.get_secrets([uid])[0].inner_folder_uid == deep
+    assert manager.delete_folder([team])[0]["responseCode"] == "access_denied", "it is not empty"
+    assert manager.delete_folder([team, "unknown"], force_deletion=True) == [
+        {"folderUid": team, "responseCode": "ok"},
+        {"folderUid": "unknown", "responseCode": "ok"},
+    ]
+    assert (list(sb.vault.folders), uid in sb.vault.records) == ([shared], False)
+
+
+def test_folders_and_records_are_made_where_they_belong(sb: Sandbox, ksm: Ksm) -> None:
+    manager, other = ksm(), sb.vault.add_folder("Other")
+    team = sb.vault.add_folder("Team", parent=sb.vault.folder_uid)
+    new = RecordCreate("pamUser", "made")
+    new.fields = [RecordField("login", "me")]
+    for refused in (
+        lambda: manager.create_folder(CreateOptions(other, team), "astray"),
+        lambda: manager.create_folder(CreateOptions(team, None), "astray"),
+        lambda: manager.create_secret_with_options(CreateOptions(other, team), new),
+        lambda: manager.create_secret_with_options(CreateOptions(team, None), new),
+    ):
+        with pytest.raises(KeeperError, match="access_denied"):
+            refused()
+
+
+@pytest.mark.parametrize("wins", [True, False])
+def test_which_save_wins_over_a_staged_one_is_a_switch(sb: Sandbox, ksm: Ksm, wins: bool) -> None:
+    sb.vault.staged_wins = wins
+    record = sb.vault.pam_user("app", client_secret="old")
+    manager = ksm()
+    (staged,), (plain,) = manager.get_secrets([record.uid]), manager.get_secrets([record.uid])
+    staged.custom_field("client_secret", value="staged")
+    manager.save(staged, transaction_type="rotation")
+    plain.custom_field("client_secret", value="plain")
+    manager.save(plain)
+    manager.complete_transaction(record.uid)
+    assert record.value("client_secret") == ("staged" if wins else "plain")
+
+
+# -- the counter
+
+
+def read(manager: Any, times: int) -> list[str]:
+    """Read so many times; the errors, "" for none."""
+    found = []
+    for _number in range(times):
+        try:
+            manager.get_secrets()
+            found.append("")
+        except KeeperError as error:
+            found.append(str(error))
+    return found
+
+
+def test_keeper_counts_the_calls_of_a_device_at_an_endpoint(sb: Sandbox, ksm: Ksm) -> None:
+    sb.vault.throttle = True
+    manager = ksm()
+    found = read(manager, 101)
+    assert found[:99] == [""] * 99
+    assert all("throttled" in text for text in found[99:])
+    assert sb.log[-1].status == 429
+    assert manager.get_folders(), "another endpoint"
+    assert read(ksm(), 1) == [""], "another device"
+
+
+def test_every_call_prolongs_the_count_and_silence_ends_it(sb: Sandbox, ksm: Ksm) -> None:
+    sb.vault.throttle, sb.vault.throttle_requests = True, 3
+    manager = ksm()
+    assert read(manager, 2) == ["", ""]
+    assert all("throttled" in text for text in read(manager, 5))
+    sb.vault.throttle_silence = 0
+    assert read(manager, 5) == [""] * 5
+
+
+def test_keeper_does_not_count_unless_asked_to(sb: Sandbox, ksm: Ksm) -> None:
+    sb.vault.throttle_requests = 1
+    assert read(ksm(), 3) == [""] * 3
+
+
 def test_another_key_id_is_asked_for_and_then_used(sb: Sandbox, ksm: Ksm) -> None:
     manager = ksm()
     sb.vault.pam_user("app")
     sb.vault.server_key_id = "1001"
     assert len(manager.get_secrets()) == 1
     assert [(entry.status, entry.detail) for entry in sb.log] == [(401, "key"), (200, "1 records")]
-
-
-def test_a_forged_signature_is_refused(sb: Sandbox, ksm: Ksm) -> None:
-    manager = ksm()
-    post = manager.post_function
-
-    def forged(url: str, key: Any, payload: Any, *rest: Any) -> Any:
-        payload.signature = payload.signature[:-1] + bytes([payload.signature[-1] ^ 1])
-        return post(url, key, payload, *rest)
-
-    manager.post_function = forged
-    with pytest.raises(KeeperError, match="Signature is invalid"):
-        manager.get_secrets()
 
 
 def test_bytes_that_are_no_request_are_refused_in_keepers_shape(sb: Sandbox) -> None:

@@ -48,7 +48,8 @@ def test_the_gateway_runs_the_attached_script_and_keeps_its_streams(sb: Sandbox,
     saw = json.loads(run.stdout)
     assert (run.returncode, run.stderr, run.name) == (3, "to stderr\n", "echo.py")
     assert (saw["cwd"], saw["mode"]) == ("/", 0o700)
-    assert set(saw["environ"]) - {"LC_CTYPE"} == {"PATH", "REQUESTS_CA_BUNDLE", "GATEWAY_CONFIG", "EXTRA"}
+    given = {"PATH", "REQUESTS_CA_BUNDLE", "GATEWAY_CONFIG", "AZURE_POD_IDENTITY_AUTHORITY_HOST", "EXTRA"}
+    assert set(saw["environ"]) - {"LC_CTYPE"} == given
     assert not os.path.exists(saw["file"])
     assert sb.log == [], "what the Gateway reads is not the script's doing"
     stdin = saw["stdin"]
@@ -112,6 +113,50 @@ def test_the_gateway_may_write_its_own_password_meanwhile(sb: Sandbox, seeded: S
     rotate(sb, record.uid, rotates_password=True)
     assert record.value("password") != "dummy"
     assert record.revision > before
+
+
+SAVE = b"""
+import base64, json, os, sys
+from keeper_secrets_manager_core import SecretsManager
+from keeper_secrets_manager_core.storage import InMemoryKeyValueStorage
+told = json.loads(base64.b64decode(sys.stdin.readline()))
+config = InMemoryKeyValueStorage(base64.b64decode(os.environ["GATEWAY_CONFIG"]).decode())
+manager = SecretsManager(config=config)
+(record,) = manager.get_secrets([told["userRecordUid"]])
+record.custom_field("client_secret", value="new")
+manager.save(record)
+print(told["newPassword"])
+"""
+
+
+@pytest.mark.parametrize(("staged", "shown"), [(None, "new"), ("ours wins", "new"), ("staged wins", "old")])
+def test_the_gateway_may_stage_its_own_password_around_the_script(
+    sb: Sandbox, tmp_path: Path, staged: str | None, shown: str
+) -> None:
+    record = sb.vault.pam_user("app", client_secret="old")
+    script = tmp_path / "save.py"
+    script.write_bytes(SAVE)
+    seen: list[tuple[str, str, object]] = []
+    sb.watch(lambda sb, entry: seen.append((entry.service, entry.op, record.value("client_secret"))))
+    run = sb.gateway.run([sys.executable, str(script)], record.uid, provider_uid="", staged=staged)
+    assert (run.returncode, run.stderr, run.name) == (0, "", "save.py")
+    assert (record.value("client_secret"), record.staged) == (shown, None)
+    rotated = record.value("password") == run.stdout.strip()
+    assert rotated is (staged == "staged wins")
+    around = [("outside", "stage", "old")], [("outside", "finalize", shown)]
+    assert seen == [*(around[0] if staged else []), ("keeper", "update_secret", "new"), *(around[1] if staged else [])]
+
+
+@pytest.mark.parametrize("staged", ["ours wins", "staged wins"])
+def test_a_staged_password_is_finalised_where_nobody_saved_in_between(sb: Sandbox, seeded: Seeded, staged: str) -> None:
+    record = seeded.records["crm-sync"]
+    secret = record.value("client_secret")
+    sb.vault.attach_script(record, ECHO)
+    run = sb.gateway.rotate(record.uid, command=sys.executable, staged=staged)
+    assert record.value("password") == json.loads(run.stdout)["stdin"]["newPassword"]
+    assert record.value("client_secret") == secret
+    with pytest.raises(ValueError, match="staged"), sb.gateway.staging(record.uid, "nobody wins"):
+        pass
 
 
 def test_faults_do_not_meet_the_gateways_own_reading(sb: Sandbox, seeded: Seeded) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .redact import printable
+
 
 class RotationError(Exception):
     """A rotation that did not complete.
@@ -76,4 +78,4 @@ class OutOfTime(Stopped):
 
 
 def _one_line(text: str) -> str:
-    return " ".join(str(text).split())
+    return printable(" ".join(str(text).split()))

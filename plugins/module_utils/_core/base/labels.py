@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .errors import BadInput
+
 _PUNCTUATION = re.compile(r"[\W_]")
 
 
@@ -18,15 +20,19 @@ def normalise(label: str) -> str:
     return _PUNCTUATION.sub("", label.casefold())
 
 
+def find_all(labels: Sequence[Any], wanted: str) -> list[int]:
+    """Return the indexes of the labels that match ``wanted`` best: those that equal it, else those that do when
+    normalised. More than one is a tie, which only people can decide."""
+    exact = [index for index, label in enumerate(labels) if label == wanted]
+    plain = normalise(wanted)
+    return exact or [
+        index for index, label in enumerate(labels) if isinstance(label, str) and normalise(label) == plain
+    ]
+
+
 def find(labels: Sequence[Any], wanted: str) -> int | None:
     """Return the index of the first label that equals ``wanted``, else of the first that does when normalised."""
-    if wanted in labels:
-        return labels.index(wanted)
-    plain = normalise(wanted)
-    for index, label in enumerate(labels):
-        if isinstance(label, str) and normalise(label) == plain:
-            return index
-    return None
+    return next(iter(find_all(labels, wanted)), None)
 
 
 def text_of(value: Any) -> str:
@@ -49,14 +55,19 @@ class Labelled:
     def get(self, *labels: str) -> str:
         """Return the first value that is not blank under one of the labels; empty where there is none.
 
-        Each label is matched exactly first, then without case and punctuation.
+        Each label is matched exactly first, then without case and punctuation. Raises BadInput where several fields
+        match equally well and hold different values.
         """
         pairs = [pair for pair in self._pairs if pair[1]]
         names = [label for label, value in pairs]
         for label in labels:
-            index = find(names, label)
-            if index is not None:
-                return pairs[index][1]
+            found = find_all(names, label)
+            if len({pairs[index][1] for index in found}) > 1:
+                tied = " and ".join(repr(names[index]) for index in found)
+                what = f"several fields of the record {self.title!r} ({self.uid}) match {label} equally well: {tied}"
+                raise BadInput(what, "they hold different values", "remove or rename all but one of them")
+            if found:
+                return pairs[found[0]][1]
         return ""
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 import time
@@ -15,15 +16,18 @@ from typing import Any
 
 from .errors import OutOfTime, Stopped
 
-# Seconds that each phase may take: with a verify_timeout of 120 s, 290 s for a whole run. It ends with RETIRE and
-# REVIEW, or with UNDO.
-RESOLVE, MAKE_ROOM, CREATE, PUBLISH, RETIRE, REVIEW, UNDO = 45.0, 10.0, 35.0, 45.0, 35.0, 5.0, 35.0
+# Seconds that each phase may take: with the defaults (verify_timeout 120 s, retire_after 30 s) 480 s for a whole run at
+# the most. It ends with RETIRE and REVIEW, or with UNDO. Making room also waits for what becomes due soon.
+RESOLVE, ROOM, CREATE, PUBLISH, SETTLE, RETIRE, REVIEW, UNDO = 45.0, 15.0, 35.0, 45.0, 150.0, 35.0, 5.0, 35.0
+# An old secret that becomes due within so many seconds is waited for.
+SOON = 120.0
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 # Calls and pauses end by themselves at the end of a phase; the alarm is for what does not look at the clock,
 # such as a connection that is tried at one address of a host after the other, or an answer that drips in.
 _GRACE = 1.0
 _AGAIN = 5.0  # the alarm comes again, in case it meets code that swallows what it raises, as callbacks do
+_AWAKE = getattr(time, "CLOCK_BOOTTIME", None)  # macOS and Windows have none
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there only calls and pauses end a phase
 
 
@@ -31,13 +35,18 @@ class Budget:
     """The time that is left (seconds, monotonic clock). Outside of a phase it is unlimited."""
 
     def __init__(self) -> None:
-        self._end = float("inf")
+        self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
 
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
         return max(0.0, self._end - time.monotonic())
+
+    @staticmethod
+    def awake() -> float:
+        """Seconds of a clock that goes on while the host sleeps: what a look has shown grows old by it."""
+        return time.clock_gettime(_AWAKE) if _AWAKE is not None else time.monotonic()
 
     def shield(self) -> None:
         """From now on let signals pass, and forget the phase that one may have cut off."""
@@ -46,44 +55,53 @@ class Budget:
 
     @contextmanager
     def phase(self, name: str, seconds: float) -> Iterator[None]:
-        """Limit what runs inside to ``seconds``; it raises OutOfTime at the end of them."""
-        before = self._end, self._phase
-        self._end, self._phase = min(before[0], time.monotonic() + seconds), name
+        """Limit what runs inside to ``seconds``; it raises OutOfTime at the end of them.
+
+        Within a phase that ends earlier, that one's end counts.
+        """
+        before = self._end, self._phase, self._seconds
+        end = time.monotonic() + seconds
+        if end < self._end:
+            self._end, self._phase, self._seconds = end, name, seconds
         self._arm()
         try:
             yield
         finally:
-            self._end, self._phase = before
+            self._end, self._phase, self._seconds = before
             self._arm()
 
     def check(self) -> None:
         """Raise OutOfTime when the phase has no time left."""
         if self.left() <= 0:
-            raise OutOfTime("no time left to " + self._phase)
+            raise self._over()
 
     def pause(self, seconds: float) -> None:
         """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
-        if seconds >= self.left() or seconds < 0:
-            raise OutOfTime("no time left to " + self._phase)
+        if not 0 <= seconds < self.left():
+            raise self._over()
         time.sleep(seconds)
 
+    def on_alarm(self, number: int, frame: Any) -> None:
+        """Handle SIGALRM: the phase is over."""
+        raise self._over()
+
+    def _over(self) -> OutOfTime:
+        return OutOfTime(f"no time left to {self._phase} (limit {self._seconds:.3g} s)")
+
     def _arm(self) -> None:
-        # Only where stoppable() has put a handler in place: the default action of SIGALRM is to kill.
+        # Only where catch_signals() has put a handler in place: the default action of SIGALRM is to kill.
         if _ALARM is None or threading.current_thread() is not threading.main_thread():
             return
-        if signal.getsignal(_ALARM) is _on_alarm:
+        if signal.getsignal(_ALARM) == self.on_alarm:
             finite = self._end != float("inf")
             signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0, _AGAIN)
-
-
-def _on_alarm(number: int, frame: Any) -> None:
-    raise OutOfTime("no time left")
 
 
 def catch_signals(budget: Budget) -> None:
     """Turn the first SIGTERM, SIGINT or SIGHUP of this process into Stopped, and the end of a phase into OutOfTime.
 
-    For a process that does nothing else: the handlers stay until it ends.
+    For a process that does nothing else: the handlers stay until it ends. A signal that is ignored, as by ``nohup``,
+    stays so.
     """
     seen: list[int] = []
 
@@ -92,7 +110,11 @@ def catch_signals(budget: Budget) -> None:
             seen.append(number)
             raise Stopped("interrupted by " + signal.Signals(number).name)
 
-    for number in _SIGNALS:
+    caught = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in caught:
         signal.signal(number, on_signal)
+    if hasattr(signal, "pthread_sigmask"):
+        # While Python finishes its handlers have gone, and a signal would take the place of the exit status.
+        atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, caught)
     if _ALARM is not None:
-        signal.signal(_ALARM, _on_alarm)
+        signal.signal(_ALARM, budget.on_alarm)

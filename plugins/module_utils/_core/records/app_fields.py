@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..base.errors import BadInput
-from ..base.labels import find, text_of
+from ..base.labels import find_all, text_of
 from ..base.redact import Log
 from ..base.timing import Budget
 from ..services.vault import Vault, VaultRecord
@@ -31,6 +31,8 @@ TYPES = {
     "lifetime_days": "text",
     "keep_previous": "text",
     "retire": "text",
+    "retire_after": "text",
+    "adopt": "text",
     "verify": "text",
     "verify_timeout": "text",
 }
@@ -74,7 +76,7 @@ def ensure(vault: Vault, uid: str, values: Mapping[str, str], budget: Budget, lo
 
     def look() -> tuple[VaultRecord, Step]:
         record = waiting.pop() if waiting else read()
-        data = with_fields(record, values)
+        data = with_fields(record.data, record.uid, values)
         if data == record.data:
             return record, None
         must_be_editable(record)
@@ -83,8 +85,8 @@ def ensure(vault: Vault, uid: str, values: Mapping[str, str], budget: Budget, lo
 
     with budget.phase("read the record", READ):
         first = read()
-    wanted = with_fields(first, values)
-    result = Result(wanted != first.data, first.title, _shown(first.data), _shown(wanted))
+    wanted = with_fields(first.data, uid, values)
+    result = Result(wanted != first.data, first.title, shown(first.data), shown(wanted))
     if result.changed:
         must_be_editable(first)
     if check or not result.changed:
@@ -95,9 +97,9 @@ def ensure(vault: Vault, uid: str, values: Mapping[str, str], budget: Budget, lo
     return result
 
 
-def with_fields(record: VaultRecord, values: Mapping[str, str]) -> dict[str, Any]:
-    """Return the record's data with the fields. Pure. Raises BadInput."""
-    data = copy.deepcopy(record.data)
+def with_fields(record_data: Mapping[str, Any], uid: str, values: Mapping[str, str]) -> dict[str, Any]:
+    """Return the record's data with the fields; an equal copy where nothing differs. Pure. Raises BadInput."""
+    data = copy.deepcopy(dict(record_data))
     if not isinstance(data.get("custom"), list):
         data["custom"] = []
     for label, kind in TYPES.items():
@@ -105,13 +107,18 @@ def with_fields(record: VaultRecord, values: Mapping[str, str]) -> dict[str, Any
         if not value and label not in PUBLISHED:
             continue
         one = _found(data, label)
+        if len(_all_found(data, label)) > 1:
+            raise BadInput(
+                f"several fields of the record {uid} match {label} equally well",
+                todo="remove or rename all but one of them",
+            )
         if one is None:
             one = {"type": kind, "label": label, "value": []}
             data["custom"].append(one)
         if one.get("type") != kind:
             if one.get("type") not in _TEXTUAL or one not in data["custom"]:
                 raise BadInput(
-                    f"the field {label} of the record {record.uid} is of type {one.get('type')}",
+                    f"the field {label} of the record {uid} is of type {one.get('type')}",
                     f"it must be of type {kind}",
                     "remove it in the vault: it is then made anew",
                 )
@@ -119,7 +126,13 @@ def with_fields(record: VaultRecord, values: Mapping[str, str]) -> dict[str, Any
         present = text_of(one.get("value"))
         if value and present != value and not (present and label in PUBLISHED):
             one["value"] = [value]
-    return data if _changes(record.data, data) else record.data
+    return data if _changes(record_data, data) else dict(record_data)
+
+
+def value_of(data: Mapping[str, Any], label: str) -> str:
+    """Return the value of the field of that label as text; empty where there is none."""
+    one = _found(data, label)
+    return text_of(one.get("value")) if one is not None else ""
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
@@ -128,18 +141,22 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 def _found(data: Mapping[str, Any], label: str) -> dict[str, Any] | None:
     """Return the field of that label, the custom ones first, as the rotation finds it."""
+    return next(iter(_all_found(data, label)), None)
+
+
+def _all_found(data: Mapping[str, Any], label: str) -> list[dict[str, Any]]:
+    """Return the fields that match the label best; more than one is a tie."""
     items = [one for part in ("custom", "fields") for one in data.get(part) or [] if isinstance(one, dict)]
-    index = find([one.get("label") for one in items], label)
-    return None if index is None else items[index]
+    return [items[index] for index in find_all([one.get("label") for one in items], label)]
 
 
-def _shown(data: Mapping[str, Any]) -> dict[str, str]:
+def shown(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the fields as a diff may show them: never a secret's value."""
-    shown = {}
+    found = {}
     for label in TYPES:
         one = _found(data, label)
         if one is not None:
             value = text_of(one.get("value"))
             hidden = label == "client_secret" or one.get("type") in ("secret", "password")
-            shown[label] = f"{one.get('type')}: {'(set)' if value and hidden else value or '(empty)'}"
-    return shown
+            found[label] = f"{one.get('type')}: {'(set)' if value and hidden else value or '(empty)'}"
+    return found

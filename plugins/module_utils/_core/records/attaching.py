@@ -13,8 +13,9 @@ from typing import Any
 from ..base.errors import BadInput
 from ..base.redact import Log
 from ..base.timing import Budget
-from .attachments import LARGEST, SCRIPT_TYPES, FileVault, Plan, Script, Seen, cleaning, digest, plan, same
+from .attachments import LARGEST, SCRIPT_TYPES, FileVault, Plan, Script, Seen, cleaning, digest, plan
 from .editing import READ, Step, must_be_editable, read_one, settle
+from .entries import same
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,15 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ..base.errors import BadInput, Refused
 from ..services.http import Unanswered, busy
 from ..services.vault import Vault, VaultRecord
 from .editing import must_be_editable
+from .entries import append, entries, fields_of, fill, remove, same
 
 try:
     from keeper_secrets_manager_core.crypto import CryptoUtils
@@ -44,6 +45,18 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+class Named(Protocol):
+    """A file's name and title, however it is read."""
+
+    @property
+    def name(self) -> str:
+        """The file name."""
+
+    @property
+    def title(self) -> str:
+        """The title, which people see."""
+
+
 @dataclass(frozen=True)
 class Script:
     """The wanted script. Without ``content`` it is to be absent; None as command or credentials leaves them be."""
@@ -58,7 +71,7 @@ class Script:
         """The title under which we upload it: the proof that a file of this name is ours."""
         return self.name + _MARK.format(digest(self.content or b""))
 
-    def is_ours(self, file: File) -> bool:
+    def is_ours(self, file: Named) -> bool:
         """Whether we have uploaded this file, in this or in an earlier version."""
         marked = file.title.startswith(self.name) and _MARKED.fullmatch(file.title[len(self.name) :])
         return file.name == self.name and bool(marked)
@@ -96,11 +109,6 @@ class Plan:
     changed: bool
 
 
-def entries(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the entries of all script fields, in order. They are known by type: the label varies by creator."""
-    return [item for one in _fields(data, "script") for item in one["value"] if isinstance(item, dict)]
-
-
 def plan(seen: Seen, script: Script) -> Plan:
     """Decide how the record becomes as wanted. Pure. Raises BadInput.
 
@@ -124,17 +132,13 @@ def plan(seen: Seen, script: Script) -> Plan:
     if script.content is not None:
         usable = [uid for uid in [item["fileRef"] for item in ours] + left if seen.contents.get(uid) == script.content]
         upload = not usable
-        entry = ours[0] if ours else _append(data)
-        _set(entry, script, usable[0] if usable else "")
-    dropped = {id(item) for item in ours if item is not entry}
-    for one in _fields(data, "script"):
-        one["value"] = [item for item in one["value"] if id(item) not in dropped]
+        entry = ours[0] if ours else append(data)
+        fill(entry, usable[0] if usable else "", script.command, script.credentials)
+    remove(data, [item for item in ours if item is not entry], ())
     referenced = {item.get("fileRef") for item in entries(data)}
     candidates = [item["fileRef"] for item in ([before] if before else []) + ours] + left
     unlink = tuple(uid for uid in dict.fromkeys(candidates) if uid not in referenced)
-    gone = {*unlink, entry["fileRef"]} if entry else set(unlink)
-    for one in _fields(data, "fileRef"):
-        one["value"] = [uid for uid in one["value"] if uid not in gone]
+    remove(data, (), [*unlink, entry["fileRef"]] if entry else unlink)
     changed = upload or bool(unlink) or not same(data, seen.record.data)
     return Plan(upload, data, unlink, entry, before, changed)
 
@@ -144,8 +148,7 @@ def cleaning(seen: Seen, script: Script) -> Plan:
     data = copy.deepcopy(seen.record.data)
     referenced = {item.get("fileRef") for item in entries(data)}
     unlink = tuple(uid for uid, file in seen.files.items() if script.is_ours(file) and uid not in referenced)
-    for one in _fields(data, "fileRef"):
-        one["value"] = [uid for uid in one["value"] if uid not in unlink]
+    remove(data, (), unlink)
     return Plan(False, data, unlink, None, None, bool(unlink))
 
 
@@ -225,54 +228,8 @@ class FileVault(Vault):
 def with_file(data: Mapping[str, Any], uid: str) -> dict[str, Any]:
     """Return the record's data with the file in its list of attachments, as the SDK does it."""
     changed = copy.deepcopy(dict(data))
-    for one in _fields(changed, "fileRef"):
+    for one in fields_of(changed, "fileRef"):
         one["value"].append(uid)
         return changed
     changed.setdefault("fields", []).append({"type": "fileRef", "value": [uid]})
     return changed
-
-
-def _fields(data: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
-    """Return the fields of a type; a value that is no list becomes one."""
-    found = []
-    for section in ("fields", "custom"):
-        for one in data.get(section) or []:
-            if isinstance(one, dict) and one.get("type") == kind:
-                value = one.get("value")
-                if not isinstance(value, list):
-                    one["value"] = [value] if value else []
-                found.append(one)
-    return found
-
-
-def _append(data: dict[str, Any]) -> dict[str, Any]:
-    found = _fields(data, "script")
-    if not found:
-        found = [{"type": "script", "label": "rotationScripts", "value": []}]
-        data.setdefault("fields", []).extend(found)
-    entry: dict[str, Any] = {"fileRef": "", "recordRef": [], "command": ""}
-    found[0]["value"].append(entry)
-    return entry
-
-
-def _set(entry: dict[str, Any], script: Script, uid: str) -> None:
-    entry["fileRef"] = uid
-    if script.command is not None:
-        entry["command"] = script.command
-    # Their order means nothing: Commander itself stores them as a set.
-    present: Sequence[str] = entry.get("recordRef") or []
-    if script.credentials is not None and set(present) != set(script.credentials):
-        entry["recordRef"] = list(script.credentials)
-
-
-def _normal(data: Mapping[str, Any]) -> str:
-    """Return the data as text, in which a missing value and an empty one are the same."""
-    plain = copy.deepcopy(dict(data))
-    for kind in ("script", "fileRef"):
-        _fields(plain, kind)
-    return json.dumps(plain, sort_keys=True)
-
-
-def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two records' data say the same."""
-    return _normal(one) == _normal(other)

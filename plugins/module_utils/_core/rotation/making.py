@@ -31,6 +31,10 @@ class _Doubt(IntEnum):
     UNANSWERED = 2
 
 
+class Full(Exception):
+    """The application holds as many secrets as it may."""
+
+
 class Making:
     """The secrets that one run makes, known by ``display_name``, which no other run has."""
 
@@ -38,6 +42,7 @@ class Making:
         self._graph, self._application, self.display_name = graph, application, display_name
         self._budget, self._log = budget, log
         self._doubt = _Doubt.NONE
+        self._left = CREATE
         self.tried = False
         self._undone: list[str] = []
         self.made: tuple[Credential, Secret] | None = None
@@ -45,34 +50,43 @@ class Making:
         self.left: list[str] = []  # after undo has failed
 
     def make(self, end: datetime) -> tuple[Credential, Secret]:
-        """Make one secret that is valid until ``end``. Raises Refused, Stopped.
+        """Make one secret that is valid until ``end``. Raises Refused, Full, Stopped.
 
         addPassword is not idempotent: before it is repeated, what an unanswered attempt may have made is removed.
         """
+        began = self._budget.awake()
+        try:
+            with self._budget.phase("create a secret", self._left):
+                return self._make(end)
+        finally:
+            self._left = max(1.0, self._left - (self._budget.awake() - began))
+
+    def _make(self, end: datetime) -> tuple[Credential, Secret]:
         name = self._application.display_name
-        with self._budget.phase("create a secret", CREATE):
-            for attempt in range(1, _MAKES + 1):
-                self.tried, before, self._doubt = True, self._doubt, _Doubt.UNANSWERED
-                try:
-                    self.made = self._graph.add_password(self._application, self.display_name, end)
-                    self.left = [self.made[0].key_id]
-                except NotDone as problem:
-                    failed = Refused(f"no new secret could be made for {name}", problem.why, problem.todo)
-                    if problem.certain or problem.busy:
-                        self._doubt = max(before, _Doubt.ANSWERED_NO if problem.status else _Doubt.NONE)
-                    if problem.certain:
-                        raise failed from None
-                    self._log.say(f"making a secret was not confirmed: {problem.why}")
-                    pause = pause_before(attempt + 1, problem.wait)
-                    if attempt == _MAKES or pause >= self._budget.left():
-                        raise failed from None
-                    self._budget.pause(pause)
-                    self._remove_unanswered()
-                else:
-                    self._doubt = before
-                    key_id = self.made[0].key_id
-                    self._log.say(f"made the secret {key_id}, valid until {self.made[0].end_text}")
-                    return self.made
+        for attempt in range(1, _MAKES + 1):
+            self.tried, before, self._doubt = True, self._doubt, _Doubt.UNANSWERED
+            try:
+                self.made = self._graph.add_password(self._application, self.display_name, end)
+                self.left = [self.made[0].key_id]
+            except NotDone as problem:
+                failed = Refused(f"no new secret could be made for {name}", problem.why, problem.todo)
+                if problem.certain or problem.busy:
+                    self._doubt = max(before, _Doubt.ANSWERED_NO if problem.status else _Doubt.NONE)
+                if problem.full:
+                    raise Full from None
+                if problem.certain:
+                    raise failed from None
+                self._log.say(f"making a secret was not confirmed: {problem.why}")
+                pause = pause_before(attempt + 1, problem.wait)
+                if attempt == _MAKES or pause >= self._budget.left():
+                    raise failed from None
+                self._budget.pause(pause)
+                self._remove_unanswered()
+            else:
+                self._doubt = before
+                key_id = self.made[0].key_id
+                self._log.say(f"made the secret {key_id}, valid until {self.made[0].end_text}")
+                return self.made
         raise AssertionError("unreachable")
 
     def _remove_unanswered(self) -> None:
@@ -81,10 +95,19 @@ class Making:
             for item in self.look():
                 if self._graph.remove_password(self._application, item.key_id):
                     self._log.say(f"removed the secret {item.key_id}, whose value was lost on the way")
-                    self.removed.append(item.key_id)
-                    self._undone.append(item.key_id)
+                    self.took_away(item)
         except NotDone as problem:
             self._log.say(f"what was made without an answer is not removed yet: {problem.why}")
+
+    def old_removed(self) -> list[str]:
+        """Return the key ids of the removed secrets that this run has not made."""
+        return [key_id for key_id in self.removed if key_id not in self._undone]
+
+    def took_away(self, item: Credential) -> None:
+        """Note that a secret was removed."""
+        self.removed.append(item.key_id)
+        if item.display_name == self.display_name:
+            self._undone.append(item.key_id)
 
     def unanswered(self) -> bool:
         """Whether Graph may hold a secret of this run that has not shown yet."""

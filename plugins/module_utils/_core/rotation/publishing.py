@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from ..base.errors import BadInput, RolledBack, RotationError
+from ..base.errors import BadInput, Refused, RolledBack, RotationError
 from ..base.redact import Log, Secret
 from ..base.timing import PUBLISH, Budget
 from ..services.application import Credential
@@ -18,6 +19,22 @@ from ..services.vault import NotSaved, Vault, VaultRecord
 
 FIELD_APPLICATION, FIELD_SECRET = "application_object_id", "client_secret"
 FIELD_KEY_ID, FIELD_EXPIRES = "client_secret_id", "expires"
+# Every field of a record that tells the rotation something.
+LABELS = (
+    FIELD_APPLICATION,
+    FIELD_SECRET,
+    FIELD_KEY_ID,
+    FIELD_EXPIRES,
+    "tenant_id",
+    "application_client_id",
+    "lifetime_days",
+    "keep_previous",
+    "retire",
+    "retire_after",
+    "adopt",
+    "verify",
+    "verify_timeout",
+)
 _SAVES = 7
 
 
@@ -38,7 +55,11 @@ class _Save:
 
 
 class Publishing:
-    """One new secret on its way into one record. ``follow`` is whether the record names the application."""
+    """One new secret on its way into one record. ``follow`` is whether the record names the application.
+
+    ``look`` makes sure before a save that nobody has taken the secret away (its argument: whether a save was out of
+    sync before); it raises RolledBack where it is not listed, or not taken by a sign-in.
+    """
 
     def __init__(
         self,
@@ -48,36 +69,41 @@ class Publishing:
         secret: Secret,
         *,
         follow: bool,
+        look: Callable[[bool], None],
         budget: Budget,
         log: Log,
     ) -> None:
         self._vault, self._record, self._new, self._secret = vault, record, new, secret
-        self._follow, self._budget, self._log = follow, budget, log
+        self._follow, self._look, self._budget, self._log = follow, look, budget, log
         self._saves: list[_Save] = []
         self.confirmed = False  # Keeper has said that it took a save, and nothing has been seen that says otherwise
 
     def publish(self) -> None:
-        """Save the three fields where nobody was faster, and read them back. Raises RolledBack, Refused, Stopped."""
-        new = self._new
-        values = {FIELD_SECRET: self._secret.reveal(), FIELD_KEY_ID: new.key_id, FIELD_EXPIRES: new.end_text}
-        current = self._record
+        """Save the three fields where nobody was faster. Raises RolledBack, Refused, Stopped.
+
+        A save that Keeper confirms is not read back here: that is the first look of what comes after it.
+        """
+        current, conflict = self._record, False
         with self._budget.phase("publish the secret", PUBLISH):
             for attempt in range(1, _SAVES + 1):
-                problem = self._save(current.with_values(values, (FIELD_SECRET,)))
-                if problem is not None:
-                    self._say(problem)
-                    if problem.wait:
-                        self._budget.pause(problem.wait)
-                    if not problem.sent:
-                        raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
+                self._look(conflict)
+                problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
+                if problem is None:
+                    self._log.say(f"published in the record {current.title!r} ({current.uid})")
+                    return
+                self._say(problem)
+                conflict = conflict or problem.conflict
+                if problem.wait:
+                    self._budget.pause(problem.wait)
+                if not problem.sent:
+                    raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
                 current = self._reread()
-                if self._shows_ours(current):
+                if self.shows_ours(current):
                     self._log.say(f"published in the record {current.title!r} ({current.uid})")
                     return
                 self._settle_saves(current)
                 self._stand_back(current)
-                final = problem is not None and problem.certain and not problem.conflict and not problem.wait
-                if final and problem is not None:
+                if problem.certain and not problem.conflict and not problem.wait:
                     raise RolledBack(
                         f"the record {current.uid} could not be saved",
                         problem.why,
@@ -85,6 +111,32 @@ class Publishing:
                     )
                 self._budget.pause(pause_before(attempt + 1))
         raise RolledBack(f"the record {self._record.uid} was not saved", "it changes all the time", "run it again")
+
+    def _values(self) -> dict[str, str]:
+        new = self._new
+        return {FIELD_SECRET: self._secret.reveal(), FIELD_KEY_ID: new.key_id, FIELD_EXPIRES: new.end_text}
+
+    def put_back(self) -> bool:
+        """Let the record show what it showed before, while it shows ours; return whether it does. Raises Stopped.
+
+        The record is read before each save, which Keeper takes only at the revision that was read.
+        """
+        before = {label: self._record.secret(label) for label in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES)}
+        with self._budget.phase("put the former secret back", PUBLISH):
+            for attempt in range(1, _SAVES + 1):
+                current = self._reread()
+                if current.secret(FIELD_SECRET) == before[FIELD_SECRET]:
+                    return True
+                if not self.shows_ours(current):
+                    return False
+                try:
+                    self._vault.save(current.with_values(before, (FIELD_SECRET,)))
+                except NotSaved as problem:
+                    self._say(problem)
+                    self._budget.pause(problem.wait or pause_before(attempt + 1))
+                else:
+                    return True
+        return False
 
     def in_doubt(self) -> bool:
         """Whether a save has taken effect, or may."""
@@ -100,7 +152,7 @@ class Publishing:
                 if self.confirmed:
                     return Shown.OURS
                 return Shown.ANOTHER if isinstance(problem, RolledBack) and not self._saves else Shown.UNKNOWN
-            if self._shows_ours(current):
+            if self.shows_ours(current):
                 return Shown.OURS
             self._settle_saves(current)
             if not self._saves:
@@ -145,7 +197,8 @@ class Publishing:
             )
         return record
 
-    def _shows_ours(self, record: VaultRecord) -> bool:
+    def shows_ours(self, record: VaultRecord) -> bool:
+        """Whether this reading of the record shows the new secret."""
         same_id = record.value(FIELD_KEY_ID).lower() == self._new.key_id
         return same_id and record.secret(FIELD_SECRET) == self._secret.reveal()
 
@@ -167,12 +220,49 @@ class Publishing:
             raise RolledBack(f"the record {record.uid} names another application now", todo="run it again")
 
 
+def fence(vault: Vault, record: VaultRecord, budget: Budget, log: Log) -> VaultRecord:
+    """Save the record as it is, and return it as it is read then: a run that is about to save what it read before meets
+    "out of sync" from now on. Raises Refused where it shows another secret by now, or cannot be saved; Stopped.
+    """
+    log.say("saving the record as it is, so that no interrupted run can publish any more")
+    current, problem = record, None
+    for attempt in range(1, _SAVES + 1):
+        try:
+            vault.save(current)
+        except NotSaved as failure:
+            problem = failure
+            log.say(f"the save was not confirmed: {problem.why}")
+            if problem.certain and not problem.conflict and not problem.wait:
+                break
+            budget.pause(problem.wait or pause_before(attempt + 1))
+        revision = current.revision
+        found = vault.read([record.uid]).get(record.uid)
+        if found is None or found.secret(FIELD_SECRET) != record.secret(FIELD_SECRET):
+            raise Refused(
+                f"the record {record.uid} has changed meanwhile", "another rotation may be under way", "run it again"
+            )
+        current = found
+        # Whoever has saved it: what was read before cannot be saved any more.
+        if problem is None or current.revision > revision:
+            return current
+        problem = None
+    why = problem.why if problem else "it changes all the time"
+    raise Refused(
+        f"the record {record.uid} could not be saved", why, "check that its folder is shared with edit permission"
+    )
+
+
 def check_fields(record: VaultRecord, named: bool) -> None:
     """Raise BadInput where the fields cannot be used; ``named`` is whether the application is named elsewhere."""
 
     def unusable(why: str, todo: str) -> BadInput:
         return BadInput(f"the record {record.title!r} ({record.uid}) cannot be used", why, todo)
 
+    for label in LABELS:
+        tied = record.tied(label)
+        if tied:
+            what = f"several of its fields match {label} equally well"
+            raise unusable(f"{what}: {' and '.join(tied)}", "remove or rename all but one of them")
     for label in (FIELD_APPLICATION, FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES):
         kind = record.unusable(label)
         if kind:

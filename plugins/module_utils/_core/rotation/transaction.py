@@ -2,73 +2,42 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rotation of one application: create, prove, publish, retire; and the way back from every step.
+"""The rotation of one application: create, prove, publish, settle, retire; and the way back from every step.
 
 The order is what keeps the vault's secret valid at every instant: nothing is stored before it is seen to sign in, and
-nothing is removed before its successor is read back from the vault. What cannot be known is never guessed: a secret
-whose save may still take effect is not removed.
+nothing is removed before its successor is seen again in the vault, in the list and at the sign-in. What cannot be known
+is never guessed: a secret whose save may still take effect is not removed.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
-from ..base.errors import BadInput, Incomplete, Orphan, OutOfTime, Refused, RolledBack, RotationError, Stopped
-from ..base.redact import Log, Secret, scrub_all
-from ..base.timing import MAKE_ROOM, RESOLVE, UNDO, Budget
-from ..services.application import Credential
-from ..services.entra import Entra, Proof
-from ..services.graph import Graph, NotDone
-from ..services.http import Http, pause_before
-from ..services.vault import Vault, VaultRecord
-from .identity import Sources, admin_hints, choose
-from .making import Making
-from .plan import FINISH, NOTHING, Kept, Plan, Policy, Published, marker, plan, sort_out, unlisted
-from .publishing import (
-    FIELD_APPLICATION,
-    FIELD_EXPIRES,
-    FIELD_KEY_ID,
-    FIELD_SECRET,
-    Publishing,
-    Shown,
-    check_fields,
-)
-from .retiring import Retiring
+from ..base.errors import Incomplete, Orphan, Refused, RolledBack, RotationError, Stopped
+from ..base.redact import Log, Secret
+from ..base.timing import RESOLVE, SOON, UNDO, Budget
+from ..services.application import Credential, format_time, guid
+from ..services.entra import Answer
+from ..services.graph import NotDone
+from ..services.http import Http
+from ..services.vault import VaultRecord
+from .deciding import Kept, Situation, other_records, sort_out
+from .evidence import Evidence
+from .making import Full, Making
+from .outcome import Outcome, ended, verdict
+from .plan import KEEP, Plan, plan, room
+from .proving import SHORTEST_LIMIT, NotProven, Proving
+from .publishing import FIELD_SECRET, Publishing, Shown, fence
+from .retiring import Gone, Retiring, Superseded, TakenOver
+from .room import Room
+from .settling import Settling
+from .subject import Subject, Task
 
-# A secret that was published before needs no time to spread.
-_SECONDS_FOR_KNOWN = 10
-
-
-@dataclass
-class Outcome:
-    """How a rotation ended. ``facts`` hold no secret."""
-
-    status: str
-    exit_status: int
-    message: str
-    changed: bool
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the machine-readable form."""
-        outcome = {"status": self.status, "changed": self.changed, "message": self.message, **self.facts}
-        scrubbed: dict[str, Any] = scrub_all(outcome)
-        return scrubbed
-
-
-@dataclass(frozen=True)
-class Task:
-    """What to rotate. ``application`` overrides the record's own field; empty means the record's."""
-
-    vault: Vault
-    record: VaultRecord
-    sources: Sources
-    policy: Policy
-    application: str = ""
+# A sign-in that is older (seconds) is repeated before a save is.
+_OLD_SIGN_IN = 30.0
+_ROOMS = 3
 
 
 def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool = False) -> Outcome:
@@ -85,10 +54,9 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
             raise Refused("nothing was changed", str(stop), "run it again") from None
         return rotation.describe() if check else _to_the_end(rotation, budget)
     except RotationError as problem:
-        log.say(problem.message)
+        budget.shield()
         facts.update(problem.facts)
-        changed = isinstance(problem, (Incomplete, Orphan))
-        return Outcome(problem.status, problem.exit_status, problem.message, changed, facts)
+        return ended(problem, facts, log)
 
 
 def _to_the_end(rotation: Rotation, budget: Budget) -> Outcome:
@@ -107,199 +75,353 @@ class Rotation:
     """One run. Making the object resolves everything and plans; it changes nothing. Raises BadInput, Refused."""
 
     def __init__(self, task: Task, http: Http, budget: Budget, log: Log, facts: dict[str, Any]) -> None:
-        self._vault, self._record, self._policy = task.vault, task.record, task.policy
         self._budget, self._log, self._facts = budget, log, facts
-        facts["record"] = self._record.uid
-        self._identity, cloud = choose(task.sources)
-        check_fields(self._record, bool(task.application))
-        identifier = task.application or self._record.value(FIELD_APPLICATION)
-        self._follow = not task.application
-        self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
-        self._graph = Graph(http, cloud.graph, self._identity.client_id, self._sign_in, log)
-        admin = self._identity.client_id.strip().lower()
-        app = self._graph.find(identifier, client_id_first=identifier.strip().lower() == admin)
-        if self._identity.record_uid == self._record.uid and app.client_id != admin:
-            raise BadInput(
-                f"the record {self._record.uid} holds an admin application's credential, but names another application",
-                "its client_secret would be overwritten",
-                "remove application_client_id from it, and attach the admin application's own record",
-            )
-        self._application = app
-        facts["application"] = {
-            "display_name": app.display_name,
-            "object_id": app.object_id,
-            "client_id": app.client_id,
-        }
-        secret = self._record.value(FIELD_SECRET)
-        key_id, expires = self._record.value(FIELD_KEY_ID), self._record.value(FIELD_EXPIRES)
-        self._published = Published(self._record.uid, key_id, secret[:3], self._record.editable, expires)
-        facts.update(previous_key_id=key_id, previous_expires=expires)
-        facts["secrets_before"] = {item.key_id: item.end_text for item in app.credentials}
-        self._admin_hints = admin_hints(task.sources, app.client_id)
-        self._plan: Plan = plan(self._policy, self._published, app, self._admin_hints)
-        if self._record.shows(FIELD_SECRET):
-            log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
-        log.say(f"{app.display_name} ({app.client_id}) has {len(app.credentials)} secret(s); {self._plan.reason}")
-        self._making = Making(self._graph, app, marker(self._record.uid, uuid.uuid4().hex), budget, log)
+        self._subject = subject = Subject(task, http, budget, log, facts)
+        self._policy, self._application, self._graph = task.policy, subject.application, subject.graph
+        self._name = subject.application.display_name
+        self._plan: Plan = plan(subject.known())
+        number = len(self._application.credentials)
+        log.say(f"{self._name} ({self._application.client_id}) has {number} secret(s); {self._plan.reason}")
+        self._making = Making(self._graph, self._application, subject.run_name, budget, log)
         self._publishing: Publishing | None = None
-        self._unlisted = unlisted(self._policy, self._published, app)
-        self._retiring = Retiring(self._graph, app, self._unlisted, self._making, self._choose, budget, log)
-        self._current: Credential | None = None  # what the vault shows and will show: ours, once it is published
+        self._retiring: Retiring | None = None
+        self._new: Credential | None = None  # what the vault shows and will show, once that is decided
+        self._published_at: datetime | None = None
+        self._superseded = ""
+        self._kept: list[Kept] = []
         self._complete = False
+        self._final: RotationError | None = None
+
+    def _known(self) -> Situation:
+        return self._subject.known(new=self._new, published_at=self._published_at)
+
+    # -- what would be done
 
     def describe(self) -> Outcome:
         """Say what would be done."""
-        todo, name = self._plan, self._application.display_name
-        self._facts["kept"] = _as_facts(todo.keep)
-        self._facts["would_remove"] = [item.key_id for item in todo.make_room + todo.retire]
-        if todo.action == NOTHING:
+        name, soon = self._name, self._subject.now() + timedelta(seconds=SOON)
+        if other_records(self._application.credentials, self._subject.record.uid):
+            self._subject.evidence.record()
+        todo = plan(self._known())
+        removes = [item.key_id for item in todo.outlook.due(soon)]
+        self._kept = todo.outlook.stays(soon)
+        self._facts.update(kept=[item.as_dict() for item in self._kept], would_remove=removes)
+        if todo.action == KEEP and not removes:
             return self._unchanged()
-        verb = "would be rotated" if todo.action != FINISH else "needs no new secret, but would be cleaned up"
-        text = f"{name} {verb}: {todo.reason}; old secrets that would be removed: {len(self._facts['would_remove'])}."
+        if todo.action != KEEP and self._is_full():
+            decision, _until = room(self._known(), self._application.credentials)
+            self._log.say(f"the secret {decision.credential.key_id} would make room: {decision.reason}")
+        verb = "would be rotated" if todo.action != KEEP else "needs no new secret, but would be cleaned up"
+        why = [todo.reason, f"old secrets that would be removed: {len(removes)}", *self._notes()]
+        text = verdict("planned", self._facts, f"{name} {verb}", "; ".join(why))
         self._log.say(text)
-        self._facts["expires"] = todo.end.strftime("%Y-%m-%dT%H:%M:%SZ") if todo.action != FINISH else ""
+        self._facts["expires"] = format_time(todo.end) if todo.action != KEEP else ""
         return Outcome("planned", 0, text, True, self._facts)
+
+    def _is_full(self) -> bool:
+        return self._application.two_secrets and len(self._application.credentials) > 1
+
+    # -- forward
 
     def run(self) -> Outcome:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
-        if self._plan.action == NOTHING:
-            return self._unchanged()
-        if self._plan.action == FINISH and self._published_signs_in():
-            self._current = self._application.credential(self._published.key_id)
-        else:
-            self._make_room()
-            new, secret = self._making.make(self._plan.end)
-            self._prove(secret, self._policy.verify_timeout)
-            self._publishing = Publishing(
-                self._vault, self._record, new, secret, follow=self._follow, budget=self._budget, log=self._log
-            )
-            self._publishing.publish()
-            self._current = new
-            if self._identity.record_uid == self._record.uid:
-                # A token may have to be fetched again after the secret that it came from is removed.
-                self._identity = replace(self._identity, secret=secret)
-        self._retiring.retire()
+        if self._plan.action != KEEP or not self._keep():
+            new, secret = self._make()
+            proving = self._subject.proving(secret)
+            self._prove(proving)
+            publishing = self._publish(new, secret, proving)
+            self._finish(new, publishing, proving)
         self._complete = True
         self._budget.shield()
         return self._rotated()
+
+    def _keep(self) -> bool:
+        """Clean up beside the shown secret; return False where that does not sign in, so that a new one is needed."""
+        shown = self._known().shown
+        if shown is None or self._subject.shown is None:
+            return False
+        try:
+            if self._policy.verify:
+                self._subject.shown.prove(max(SHORTEST_LIMIT, self._policy.verify_timeout), patient=False)
+        except NotProven as problem:
+            if problem.answer is Answer.REFUSED:
+                self._log.say(f"the vault's secret does not sign in, so it is rotated: {problem.why}")
+                return False
+            raise Refused(
+                f"{self._name} was not rotated, nothing was changed",
+                f"its sign-in says neither yes nor no to the vault's secret: {problem.why}",
+                "run it again; set verify to false if it cannot sign in from this host",
+            ) from None
+        if self._plan.outlook.left_overs:
+            self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
+            self._subject.evidence.forget()
+        self._new = shown
+        text = self._subject.record.secret(FIELD_SECRET)
+        try:
+            self._settle_and_retire(shown, self._subject.shown, lambda record: record.secret(FIELD_SECRET) == text)
+        except Gone:
+            self._log.say("the vault's secret was taken away, so it is rotated")
+            self._new = self._retiring = None
+            return False
+        return True
+
+    def _make(self) -> tuple[Credential, Secret]:
+        """Make the new secret, and room for it where there is none. Raises Refused, Stopped."""
+        for number in range(_ROOMS + 1):
+            try:
+                return self._making.make(self._plan.end)
+            except Full:
+                if number == _ROOMS:
+                    break
+                self._make_room()
+        raise Refused(
+            f"no new secret could be made for {self._name}",
+            "it holds as many secrets as it may, although some were removed",
+            "run it again later",
+        )
+
+    def _make_room(self) -> None:
+        place = Room(
+            vault=self._subject.vault,
+            record=self._subject.record,
+            graph=self._graph,
+            evidence=self._subject.evidence,
+            making=self._making,
+            shown=self._subject.shown,
+            known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
+            budget=self._budget,
+            log=self._log,
+        )
+        try:
+            place.make(self._policy.retire_after.total_seconds())
+        finally:
+            self._subject.record = place.record
+
+    def _publish(self, new: Credential, secret: Secret, proving: Proving) -> Publishing:
+        self._publishing = publishing = Publishing(
+            self._subject.vault,
+            self._subject.record,
+            new,
+            secret,
+            follow=self._subject.names_application,
+            look=lambda conflict: self._look_before_saving(new, proving, conflict),
+            budget=self._budget,
+            log=self._log,
+        )
+        publishing.publish()
+        self._new, self._published_at = new, self._subject.now()
+        self._subject.follow(secret)
+        return publishing
+
+    def _prove(self, proving: Proving) -> None:
+        self._facts["verified"] = proving.verify
+        if not proving.verify:
+            self._log.say("not proving that the secret signs in (verify is false)")
+            return
+        name, limit = self._name, self._policy.verify_timeout
+        if limit < SHORTEST_LIMIT:
+            self._log.say(f"verify_timeout {limit} counts as {SHORTEST_LIMIT}")
+            limit = SHORTEST_LIMIT
+        try:
+            proving.prove(limit)
+        except NotProven as problem:
+            if problem.answer is Answer.NEVER:
+                raise RolledBack(
+                    f"{name} cannot sign in with its new secret",
+                    problem.why,
+                    "remove the cause, or set verify to false if it cannot sign in from this host",
+                ) from None
+            raise RolledBack(
+                f"the new secret of {name} did not sign in within {limit} s",
+                problem.why,
+                "run it again, or raise verify_timeout",
+            ) from None
+
+    def _look_before_saving(self, new: Credential, proving: Proving, conflict: bool) -> None:
+        """Raise RolledBack where somebody has taken the new secret away before it is saved. Raises Stopped."""
+        what = "somebody has removed the new secret meanwhile"
+        away = RolledBack(what, "this run stands back", "nothing, if it was another rotation")
+        if conflict:
+            proving.forget()
+            for pause in (2.0, 3.0, 3.0, None):
+                try:
+                    if self._graph.read(self._application).credential(new.key_id):
+                        break
+                except NotDone as problem:
+                    self._log.detail(f"the list is not to be had: {problem}")
+                if pause is None:
+                    raise away
+                self._budget.pause(pause)
+        while not proving.taken_within(_OLD_SIGN_IN):
+            look = proving.sign_in()
+            if look.answer in (Answer.REFUSED, Answer.NEVER):
+                raise away
+            if look.answer is Answer.LATER:
+                self._budget.pause(look.wait or 2.0)
+
+    def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> None:
+        """Settle and retire after publishing. Raises RotationError, NotDone, Stopped."""
+        self._subject.evidence.forget()
+        try:
+            self._settle_and_retire(new, proving, publishing.shows_ours)
+        except Gone:
+            self._budget.shield()
+            self._final = self._taken_away(new, publishing)
+            raise self._final from None
+
+    def _settle_and_retire(self, new: Credential, proving: Proving, shows_new: Callable[[VaultRecord], bool]) -> None:
+        known = self._known()
+        self._retiring = retiring = Retiring(
+            graph=self._graph,
+            application=self._application,
+            unlisted=self._subject.unlisted,
+            new=new,
+            evidence=self._subject.evidence,
+            proving=proving,
+            making=self._making,
+            shows_new=shows_new,
+            is_ours=known.is_ours,
+            sort=lambda listed: sort_out(self._known(), listed),
+            now=self._subject.now,
+            budget=self._budget,
+            log=self._log,
+        )
+        if self._publishing is None and not retiring.outlook().due(self._subject.now() + timedelta(seconds=SOON)):
+            self._kept = retiring.outlook().stays(self._subject.now())
+            return
+        try:
+            until = retiring.outlook().wait_until(self._subject.now())
+            seconds = (until - self._subject.now()).total_seconds() if until else 0.0
+            if seconds:
+                Settling(proving, retiring.new_is_listed, self._budget, self._log).wait(seconds, retiring.early)
+            retiring.retire()
+            self._kept = retiring.outlook().stays(self._subject.now())
+        except Superseded as other:
+            self._superseded = other.key_id
+        except TakenOver:
+            self._final = self._incomplete(
+                new,
+                "the record shows something else by now, so that nothing more is removed",
+                "see who has changed the record; run it again if it should be rotated",
+                retiring.remaining(),
+            )
+            raise self._final from None
+
+    def _taken_away(self, new: Credential, publishing: Publishing) -> RotationError:
+        """Somebody has taken the published secret away: let the record show the former one again, if that is possible.
+
+        Returns how the run ends.
+        """
+        name = self._name
+        self._log.say(f"somebody has taken the new secret {new.key_id} away")
+        try:
+            if self._former_is_there() and publishing.put_back():
+                with self._budget.phase("undo", UNDO):
+                    self._making.undo()
+                return RolledBack(
+                    f"somebody has taken the new secret of {name} away, and the record shows the former one again",
+                    "this run or its secret was taken for something else",
+                    "see who removes its secrets, then run it again",
+                )
+            why = "there is no former secret that could be put back"
+        except (Exception, Stopped) as problem:
+            why = f"the former secret could not be put back: {_why(problem)}"
+        return self._incomplete(
+            new, f"the vault shows a secret that somebody has taken away; {why}", "run it again at once", None
+        )
+
+    def _former_is_there(self) -> bool:
+        key_id = guid(self._subject.published.key_id) or ""
+        if self._subject.shown is None or not key_id or (self._retiring and key_id in self._retiring.sent):
+            return False
+        if not self._graph.read(self._application).credential(key_id):
+            return False
+        self._subject.shown.forget()
+        return Evidence.taken(self._subject.shown) is Answer.TAKEN
+
+    # -- the ends
 
     def end(self, failure: BaseException) -> Outcome:
         """Undo what ``run`` has left half done, as far as that is certain to be safe.
 
         Raises one of RotationError, which tells the truth about what remains.
         """
+        if self._making.old_removed():
+            self._facts["removed"] = self._making.old_removed()
+        if self._final is not None:
+            raise self._final
         if self._complete:
             return self._rotated()
-        if self._current is not None:
-            remaining = self._retiring.remaining()
+        if self._new is not None:
+            remaining = self._retiring.remaining() if self._retiring else None
             if remaining == []:
                 return self._rotated()
-            raise self._incomplete(self._current, failure, remaining) from None
+            raise self._failed_to_retire(self._new, failure, remaining) from None
         raise self._undo(failure) from None
 
     def _rotated(self) -> Outcome:
-        new = self._current
+        new, removed = self._new, self._making.removed
         key_id, end = (new.key_id, new.end_text) if new else ("", "")
-        self._facts.update(key_id=key_id, expires=end, removed=self._making.removed)
-        self._facts["kept"] = _as_facts(self._retiring.kept)
-        did = "was rotated" if self._plan.action != FINISH else "needed no new secret and was cleaned up"
-        removed = len(self._making.removed)
-        name = self._application.display_name
-        text = f"{name} {did}: its secret {key_id} is valid until {end}, {removed} old removed."
+        if self._publishing is None and not removed:
+            return self._unchanged()
+        self._facts.update(key_id=key_id, expires=end, removed=removed, kept=[item.as_dict() for item in self._kept])
+        did = "was rotated" if self._publishing else "needed no new secret and was cleaned up"
+        why = [f"{len(removed)} old removed"]
+        if self._superseded:
+            why.append(f"a later run of this record has published {self._superseded} and cleans up")
+        why += self._notes()
+        check = "see whether the record names the right application, then run it again"
+        todo = check if self._kept and not self._subject.bound else ""
+        what = f"{self._name} {did}: its secret {key_id} is valid until {end}"
+        text = verdict("rotated", self._facts, what, "; ".join(why), todo)
         self._log.say(text)
         return Outcome("rotated", 0, text, True, self._facts)
 
-    # -- before anything changes
-
-    def _sign_in(self) -> Secret:
-        return self._entra.token(self._identity)
-
     def _unchanged(self) -> Outcome:
-        self._facts["kept"] = _as_facts(self._plan.keep)
-        current = self._application.credential(self._published.key_id)
-        self._facts.update(key_id=self._published.key_id, expires=current.end_text if current else "")
-        text = f"{self._application.display_name} needs no rotation: {self._plan.reason}."
+        shown = self._known().shown
+        self._facts.update(key_id=self._subject.published.key_id, expires=shown.end_text if shown else "")
+        self._facts["kept"] = [item.as_dict() for item in self._kept]
+        why = "; ".join([self._plan.reason, *self._notes()])
+        text = verdict("unchanged", self._facts, f"{self._name} needs no rotation", why)
         self._log.say(text)
         return Outcome("unchanged", 0, text, False, self._facts)
 
-    # -- forward
-
-    def _make_room(self) -> None:
-        for item in self._plan.make_room:
-            self._log.say(f"removing the secret {item.key_id} that an interrupted run left, to make room")
-            try:
-                with self._budget.phase("make room for a new secret", MAKE_ROOM):
-                    self._graph.remove_password(self._application, item.key_id)
-            except NotDone as problem:
-                raise Refused("no room could be made for a new secret", problem.why, problem.todo) from None
-            self._making.removed.append(item.key_id)
-
-    def _published_signs_in(self) -> bool:
-        """Whether the vault's secret signs in; where it does not, plan a rotation in place of the clean-up."""
-        try:
-            self._prove(Secret(self._record.secret(FIELD_SECRET)), min(_SECONDS_FOR_KNOWN, self._policy.verify_timeout))
-        except RolledBack as problem:
-            self._log.say(f"the vault's secret does not sign in, so it is rotated: {problem.why}")
-            always = replace(self._policy, rotate="always")
-            self._plan = plan(always, self._published, self._application, self._admin_hints)
-            return False
-        return True
-
-    def _prove(self, secret: Secret, limit: int) -> None:
-        if not self._policy.verify:
-            self._log.say("not proving that the secret signs in (verify is false)")
-            self._facts["verified"] = False
-            return
-        name, why = self._application.display_name, "no answer"
-        try:
-            with self._budget.phase("prove the secret", limit):
-                for attempt in range(1, 1000):
-                    proof, why = self._entra.prove(self._application.client_id, secret)
-                    if proof is Proof.SIGNED_IN:
-                        self._log.say("the secret signs in")
-                        self._facts["verified"] = True
-                        return
-                    if proof is Proof.NEVER:
-                        raise RolledBack(
-                            f"{name} cannot sign in with its new secret",
-                            why,
-                            "remove the cause, or set verify to false if it cannot sign in from this host",
-                        )
-                    if attempt == 1:
-                        self._log.say(f"the secret does not sign in yet, waiting up to {limit} s: {why}")
-                    # The last attempt is made shortly before the time is over.
-                    self._budget.pause(min(pause_before(min(attempt, 4) + 1), self._budget.left() - 0.5))
-        except OutOfTime:
-            pass
-        raise RolledBack(
-            f"the new secret of {name} did not sign in within {limit} s", why, "run it again, or raise verify_timeout"
-        )
-
-    def _choose(self, listed: Sequence[Credential], now: datetime) -> tuple[list[Credential], list[Kept]]:
-        seen_before = self._application.credentials if self._plan.action != FINISH else ()
-        before = [item.key_id for item in (*seen_before, *self._unlisted)]
-        return sort_out(self._policy, self._published, listed, self._current, before, self._admin_hints, now)
+    def _notes(self) -> list[str]:
+        """Return what is said beside: what stays, and what the record named and the application does not list."""
+        notes = ["kept: " + ", ".join(str(item) for item in self._kept)] if self._kept else []
+        named = guid(self._subject.published.key_id)
+        if named and not self._application.credential(named) and named not in self._making.removed:
+            self._facts["unlisted"] = [named]
+            notes.append(
+                f"the record named {named}, which the application does not list: it has gone, or is one of the service "
+                "principal (which works as well) or of the application that the record named before"
+            )
+        return notes
 
     # -- back
 
-    def _incomplete(self, new: Credential, why: BaseException, remaining: list[str] | None) -> Incomplete:
+    def _incomplete(self, new: Credential, why: str, todo: str, remaining: list[str] | None) -> Incomplete:
         removed = self._making.removed
         if remaining is None:
-            remaining = [item.key_id for item in self._plan.retire if item.key_id not in removed]
-        todo = why.todo if isinstance(why, (NotDone, RotationError)) else ""
+            old = [one.credential.key_id for one in self._plan.outlook.old]
+            remaining = [key_id for key_id in old if key_id not in removed]
         return Incomplete(
-            f"{self._application.display_name} has the secret {new.key_id} in the vault, which is valid, but old "
-            f"secrets may remain ({', '.join(remaining) or 'not counted'})",
-            _why(why),
-            (todo + ", then " if todo else "") + "run it again; the next run removes them",
+            f"{self._name} has published the secret {new.key_id}, but is not complete",
+            f"{why}; old secrets that may remain: {', '.join(remaining) or 'none known'}",
+            todo,
             key_id=new.key_id,
             expires=new.end_text,
             removed=removed,
             remaining=remaining,
         )
 
+    def _failed_to_retire(self, new: Credential, failure: BaseException, remaining: list[str] | None) -> Incomplete:
+        todo = failure.todo if isinstance(failure, (NotDone, RotationError)) else ""
+        more = f"{todo}, then " if todo and "run it again" not in todo else ""
+        return self._incomplete(new, _why(failure), more + "run it again; the next run removes them", remaining)
+
     def _undo(self, failure: BaseException) -> RotationError:
-        name, making = self._application.display_name, self._making
+        name, making = self._name, self._making
         wanted = failure if isinstance(failure, RotationError) else None
         unchanged = wanted or Refused(f"{name} was not rotated, nothing was changed", _why(failure), "run it again")
         if not making.tried:
@@ -318,7 +440,7 @@ class Rotation:
         except (Exception, Stopped) as problem:
             self._log.say(f"undoing did not succeed: {_why(problem)}")
         if shown is Shown.OURS and making.made is not None:
-            return self._incomplete(making.made[0], failure, None)
+            return self._failed_to_retire(making.made[0], failure, None)
         if shown is Shown.UNKNOWN:
             return self._orphan(failure, "the vault may show it, so that it was left in place")
         if removed is False:
@@ -333,16 +455,12 @@ class Rotation:
         key_ids = list(self._making.left)
         named = f"secret {', '.join(key_ids)}" if key_ids else f"secret named {name}, if it was made at all,"
         return Orphan(
-            f"{self._application.display_name} may have kept the new {named} beside its old ones, which still work",
+            f"{self._name} may have kept the new {named} beside its old ones, which still work",
             f"{_why(failure)}; {why}",
             "run it again, the next run removes it; or remove it in Entra if the record does not show its id",
             orphans=key_ids,
             marker=name,
         )
-
-
-def _as_facts(kept: Sequence[Kept]) -> list[dict[str, str]]:
-    return [{"key_id": item.key_id, "reason": item.reason} for item in kept]
 
 
 def _why(failure: BaseException) -> str:

@@ -16,8 +16,10 @@ from typing import IO, Any
 
 from ..base.errors import BadInput
 from ..base.labels import Labelled, text_of
+from ..base.redact import bounded
+from ..services.secrecy import learn
 
-_TODO = "let the Gateway run the script, or pass it the line that the Gateway does"
+RUN_BY_GATEWAY = "let the Gateway run the script, or pass it the line that the Gateway does"
 _LONGEST = 64 * 1024 * 1024
 # Text in the variable itself, or the path of a file; first that is there.
 _VARIABLES = (
@@ -56,19 +58,20 @@ def read_request(stream: IO[bytes]) -> Request:
     while not line.strip():
         line = stream.readline(_LONGEST)
         if not line:
-            raise BadInput("stdin is empty", todo=_TODO)
+            raise BadInput("stdin is empty", todo=RUN_BY_GATEWAY)
     message = _decode(line, "stdin")
     if not isinstance(message, dict):
-        raise BadInput("stdin holds no JSON object", todo=_TODO)
+        raise BadInput("stdin holds no JSON object", todo=RUN_BY_GATEWAY)
     missing = [key for key in ("userRecordUid", "records") if key not in message]
     if missing:
-        raise BadInput("stdin lacks " + " and ".join(missing), todo=_TODO)
+        raise BadInput("stdin lacks " + " and ".join(missing), todo=RUN_BY_GATEWAY)
     records = message["records"]
     if not isinstance(records, str):
-        raise BadInput("records on stdin is no text", todo=_TODO)
+        raise BadInput("records on stdin is no text", todo=RUN_BY_GATEWAY)
     items = _decode(records.encode("ascii", "replace"), "records on stdin") if records.strip() else []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
+        raise BadInput("records on stdin is no JSON array of objects", todo=RUN_BY_GATEWAY)
+    learn((key, key, value) for item in (message, *items) for key, value in item.items())
     return Request(
         _uid(message, "userRecordUid", required=True),
         _uid(message, "providerRecordUid", required=False),
@@ -84,11 +87,11 @@ def _decode(data: bytes, what: str) -> Any:
         compact = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
         decoded = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
     except (ValueError, binascii.Error):
-        raise BadInput(f"{what} is no base64", todo=_TODO) from None
+        raise BadInput(f"{what} is no base64", todo=RUN_BY_GATEWAY) from None
     try:
         return json.loads(decoded.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise BadInput(f"{what} is base64, but not of JSON", todo=_TODO) from None
+        raise BadInput(f"{what} is base64, but not of JSON", todo=RUN_BY_GATEWAY) from None
 
 
 def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
@@ -96,13 +99,13 @@ def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
     if value is None and not required:
         return ""
     if not isinstance(value, str) or (required and not value.strip()):
-        raise BadInput(f"{key} on stdin is no record uid", todo=_TODO)
+        raise BadInput(f"{key} on stdin is no record uid", todo=RUN_BY_GATEWAY)
     return value.strip()
 
 
 def _labelled(item: Mapping[str, Any]) -> Labelled:
     pairs = [(str(key), value) for key, value in item.items() if key not in ("uid", "title")]
-    return Labelled(text_of(item.get("uid")), text_of(item.get("title")), pairs)
+    return Labelled(text_of(item.get("uid")), bounded(text_of(item.get("title"))), pairs)
 
 
 def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | None = None) -> tuple[str, str]:

@@ -63,8 +63,8 @@ class Application:
     read_at: datetime
 
     def credential(self, key_id: str) -> Credential | None:
-        """Return the credential with that key id, compared without case."""
-        wanted = key_id.strip().lower()
+        """Return the credential with that key id, in whatever spelling of a GUID; what is none names nothing."""
+        wanted = guid(key_id)
         return next((credential for credential in self.credentials if credential.key_id == wanted), None)
 
 

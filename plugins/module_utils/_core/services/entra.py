@@ -10,28 +10,34 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..base.errors import BadInput, Refused
-from ..base.redact import Log, Secret, remember
+from ..base.redact import Log, Secret, foreign
 from ..base.timing import Budget
-from .application import guid
-from .http import REACH, Http, Reply, Unanswered, busy
+from .application import format_time
+from .certificate import open_certificate
+from .credentials import Identity, end_of
+from .http import Http, Reply, Unanswered, busy, retry_after
+from .managed_identity import ManagedIdentity
 
 try:
     import msal
-    from msal.exceptions import MsalServiceError
 except ImportError as _problem:
     MSAL_PROBLEM = str(_problem)
 else:
     MSAL_PROBLEM = ""
 
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 # AADSTS numbers: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _WRONG_SECRET, _EXPIRED_SECRET = 7000215, 7000222
-_BUSY = {90006, 90012, 90024, 90033, 90055, 90090}
+_OUT_OF_TIME = 700024
+_NO_FEDERATION = (70021, 700211, 700212, 700213, 7002131, 7002138)
+# 50196: too many sign-ins of one client in a row.
+_BUSY = {50196, 90006, 90012, 90024, 90033, 90055, 90090}
 _WORDS = {
     _WRONG_SECRET: "the client secret is not valid (a secret's value is needed, not its id)",
     _EXPIRED_SECRET: "the client secret has expired",
@@ -43,6 +49,15 @@ _WORDS = {
     7000216: "the client secret is empty",
     7000218: "the client secret is empty",
     500011: "Graph is not known in this tenant: authority and Graph endpoint belong to different clouds",
+    70021: "no federated credential of the application fits the token",
+    700211: "no federated credential of the application names the issuer of the token",
+    700212: "no federated credential of the application names the audience of the token",
+    700213: "no federated credential of the application names the subject of the token",
+    7002131: "no federated credential of the application names the subject of the token, and no expression fits it",
+    7002138: "no federated credential of the application names the subject of the token: upper and lower case differ",
+    70023: "the federated token is valid for more than a day, which Entra does not take",
+    _OUT_OF_TIME: "what was presented is not valid at this time",
+    700027: "the certificate is not registered on the application, or has ended",
 }
 # Waiting changes none of these for an application that exists.
 _FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011}
@@ -56,6 +71,13 @@ class Cloud:
     authority: str
     graph: str
 
+    @property
+    def is_microsofts(self) -> bool:
+        """Whether both endpoints are known to be Microsoft's."""
+        clouds = CLOUDS.values()
+        graphs = {_DEFENSE_GRAPH, *(cloud.graph for cloud in clouds)}
+        return self.graph in graphs and self.authority in {cloud.authority for cloud in clouds}
+
 
 # https://learn.microsoft.com/graph/deployments and https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud
 CLOUDS = {
@@ -63,6 +85,16 @@ CLOUDS = {
     "AzureUSGovernment": Cloud("https://login.microsoftonline.us", "https://graph.microsoft.us"),
     "AzureChinaCloud": Cloud("https://login.partner.microsoftonline.cn", "https://microsoftgraph.chinacloudapi.cn"),
 }
+# Older names of these authorities, which AKS and other tools may still use.
+_ALIASES = {
+    "https://login.windows.net": CLOUDS["AzureCloud"].authority,
+    "https://login.microsoft.com": CLOUDS["AzureCloud"].authority,
+    "https://sts.windows.net": CLOUDS["AzureCloud"].authority,
+    "https://login.usgovcloudapi.net": CLOUDS["AzureUSGovernment"].authority,
+    "https://login.chinacloudapi.cn": CLOUDS["AzureChinaCloud"].authority,
+}
+# That of the US Department of Defense (L5), which shares its authority with AzureUSGovernment (L4).
+_DEFENSE_GRAPH = "https://dod-graph.microsoft.us"
 
 
 def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
@@ -70,13 +102,22 @@ def custom_cloud(authority: str, graph: str, where: str) -> Cloud:
 
     Both may come with or without ``https://``. ``where`` names their origin. Raises BadInput.
     """
-    login = _root_url(authority, "authority", where)
+    login = authority_root(authority, where)
     if graph:
         return Cloud(login, _root_url(graph, "Graph endpoint", where))
     for cloud in CLOUDS.values():
         if cloud.authority == login:
             return cloud
     raise BadInput(f"{where} names the authority {login} but no Graph endpoint", todo="add the Graph endpoint")
+
+
+def authority_root(text: str, where: str) -> str:
+    """Return the https root of an authority, which may come without ``https://``, under its newest name.
+
+    Raises BadInput.
+    """
+    url = _root_url(text, "authority", where)
+    return _ALIASES.get(url, url)
 
 
 def _root_url(text: str, what: str, where: str) -> str:
@@ -91,33 +132,22 @@ def _root_url(text: str, what: str, where: str) -> str:
     return "https://" + urlsplit(url).netloc.lower()
 
 
+class Answer(Enum):
+    """What one sign-in has shown of the secret that it was made with."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"  # Entra's word that the secret is wrong or expired
+    LATER = "later"  # neither yes nor no: busy, or no answer
+    NEVER = "never"  # neither, and waiting does not change it
+
+
 @dataclass(frozen=True)
-class Identity:
-    """What the admin application signs in with. ``source`` says where it was found, in words."""
+class SignIn:
+    """One sign-in: its answer, in words why, and the pause in seconds that Entra asks for."""
 
-    client_id: str
-    tenant_id: str
-    source: str
-    secret: Secret | None = None
-    certificate: Secret | None = None  # PEM: private key and certificate
-    record_uid: str = ""
-
-    def __post_init__(self) -> None:
-        if guid(self.client_id) is None:
-            remember(self.client_id)  # what was entered in the wrong field may be a secret
-        if not _TENANT.fullmatch(self.tenant_id):
-            raise BadInput(
-                f"the tenant id of {self.source} is neither an id nor a domain",
-                todo="enter the directory (tenant) id",
-            )
-
-
-class Proof(Enum):
-    """What one attempt to sign in with a new secret has shown."""
-
-    SIGNED_IN = "signed in"
-    NOT_YET = "not yet"
-    NEVER = "never"
+    answer: Answer
+    why: str = ""
+    wait: float | None = None
 
 
 class Entra:
@@ -138,12 +168,14 @@ class Entra:
         """Return an access token of the admin application for Graph.
 
         A secret that Entra calls wrong is tried again for some seconds: after a rotation of the admin application
-        itself not every replica knows it yet. Raises Refused.
+        itself not every replica knows it yet. What comes from a file is read afresh. Raises Refused, BadInput.
         """
+        if identity.managed:
+            return ManagedIdentity(identity, self._cloud.graph, self._budget, self._log).token()
         for attempt in range(1, _ADMIN_ATTEMPTS + 1):
             answer = self._acquire(identity)
             if "access_token" in answer:
-                self._log.say(f"signed in as {identity.client_id} from {identity.source}")
+                self._log.detail(f"signed in as {identity.client_id}")
                 return Secret(str(answer["access_token"]))
             pause = 2.0 * attempt
             if _WRONG_SECRET not in _codes(answer) or attempt == _ADMIN_ATTEMPTS or pause >= self._budget.left():
@@ -157,11 +189,15 @@ class Entra:
         )
 
     def _acquire(self, identity: Identity) -> Mapping[str, Any]:
-        transport = _Transport(self._http)
+        transport = _Transport(self._http, self._cloud)
         credential: Any = identity.secret.reveal() if identity.secret else None
+        token: Secret | None = None
         if identity.certificate:
-            pem = identity.certificate.reveal()
-            credential = {"private_key": pem, "public_certificate": pem}
+            pair = open_certificate(identity.certificate)
+            credential = {"private_key": pair.private_key.reveal(), "public_certificate": pair.certificate}
+        elif identity.token:
+            token = identity.token.fetch()
+            credential = {"client_assertion": token.reveal}
         try:
             # A new object each time: msal answers from its caches otherwise, and a 400 stays cached for 60 s.
             # No instance discovery: the authority is from our table, or was named by the administrator.
@@ -172,29 +208,27 @@ class Entra:
                 instance_discovery=False,
                 http_client=transport,
             )
-            self._token_endpoint = client.authority.token_endpoint
             answer: Mapping[str, Any] = client.acquire_token_for_client([self._cloud.graph + "/.default"])
         except Unanswered as problem:
-            raise Refused(f"{self._cloud.authority} was not reached", str(problem), REACH) from None
-        except MsalServiceError:
-            answer = {}
-        except (ValueError, KeyError, TypeError) as problem:
-            if identity.certificate and (transport.last is None or transport.last.status == 200):
-                raise BadInput(
-                    f"the certificate of {identity.source} cannot be used", type(problem).__name__, "check the PEM file"
-                ) from None
+            raise Refused(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
+        except Refused:
+            raise
+        except Exception as problem:  # whatever msal makes of an answer
+            self._log.detail(f"msal: {type(problem).__name__}")
             answer = {}
         if "access_token" not in answer and transport.last is not None:
             # msal hides the body of a failed discovery, which is where an unknown tenant shows.
-            return {"http_status": transport.last.status, **transport.last.json(), **answer}
+            answer = {**_with_origin(transport.last), **answer}
+        if _OUT_OF_TIME in _codes(answer) and transport.last is not None:
+            raise _out_of_time(identity, token, transport.last)
         return answer
 
-    def prove(self, client_id: str, secret: Secret) -> tuple[Proof, str]:
-        """Try once to sign in with a new secret; return what it shows, and in words why.
+    def sign_in(self, client_id: str, secret: Secret) -> SignIn:
+        """Sign in once with a secret of an application, over a connection of its own; say what it shows.
 
         One plain request, as documented in
         https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow: msal's caches are not
-        keyed by the secret and could answer for the old one. Raises Stopped.
+        keyed by the secret and could answer for another one. Raises Stopped.
         """
         body = {
             "grant_type": "client_credentials",
@@ -203,42 +237,52 @@ class Entra:
             "scope": self._cloud.graph + "/.default",
         }
         try:
-            reply = self._http.call(
-                "POST", self._token_endpoint, name="sign-in with the new secret", body=body, retry=_retry
-            )
+            reply = self._http.call("POST", self._token_endpoint, name="sign-in", body=body, fresh=True)
         except Unanswered as problem:
-            return Proof.NOT_YET, str(problem)
+            return SignIn(Answer.LATER, str(problem))
         answer = reply.json()
         if reply.status == 200 and answer.get("access_token"):
-            return Proof.SIGNED_IN, ""
+            return SignIn(Answer.TAKEN)
         if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
-            return Proof.NOT_YET, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})"
-        return classify(reply), _reason({"http_status": reply.status, **answer})
+            return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})")
+        return SignIn(classify(reply), _reason(_with_origin(reply)), retry_after(reply))
 
 
-def classify(reply: Reply) -> Proof:
-    """Return whether waiting may change a refused sign-in with a secret that was made a moment ago."""
+def classify(reply: Reply) -> Answer:
+    """Return whether waiting may change a sign-in that was neither taken nor refused."""
     answer = reply.json()
     codes = set(_codes(answer))
     error = answer.get("error")
     if codes & _FINAL:
-        return Proof.NEVER
-    if codes & (_BUSY | {_WRONG_SECRET, _EXPIRED_SECRET}) or busy(reply):
-        return Proof.NOT_YET
-    if error in ("invalid_client", "temporarily_unavailable", "server_error") or not error:
-        return Proof.NOT_YET
-    return Proof.NEVER
+        return Answer.NEVER
+    if codes & _BUSY or busy(reply) or not error:
+        return Answer.LATER
+    waits = error in ("invalid_client", "temporarily_unavailable", "server_error")
+    return Answer.LATER if waits else Answer.NEVER
 
 
 class _Transport:
     """What msal sends its requests with: our timeouts and retries. Asking for a token is safe to repeat."""
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, cloud: Cloud) -> None:
         self._http = http
+        self._cloud = cloud
         self.last: Reply | None = None
 
     def get(self, url: str, params: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
-        return self._call("GET", url, params, None, headers)
+        reply = self._call("GET", url, params, None, headers)
+        if reply.status < 400:
+            self._check(reply)
+        return reply
+
+    def _check(self, discovery: Reply) -> None:
+        """The secret goes where discovery says: to the authority itself, or nowhere. Raises Refused."""
+        endpoint, name = discovery.json().get("token_endpoint"), self._cloud.authority
+        if _is_below(endpoint, name):
+            return
+        todo = "choose the cloud that the tenant is in" if endpoint else discovery.remedy()
+        why = discovery.between() or "it names no token endpoint of its own"
+        raise Refused(f"{name} does not say where to sign in", why, todo)
 
     def post(self, url: str, params: Any = None, data: Any = None, headers: Any = None, **kwargs: Any) -> Reply:
         return self._call("POST", url, params, data, headers)
@@ -250,6 +294,19 @@ class _Transport:
         name = "sign-in of the admin application" if method == "POST" else "discovery"
         self.last = self._http.call(method, url, name=name, headers=headers, body=body, query=query, retry=_retry)
         return self.last
+
+
+def _is_below(url: Any, root: str) -> bool:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+        return f"{parts.scheme}://{parts.netloc}".lower() == root and len(parts.path) > 1
+    except ValueError:
+        return False
+
+
+def _with_origin(reply: Reply) -> dict[str, Any]:
+    """Return the answer, with what ``_reason`` and ``_advice`` need where it is not Entra's."""
+    return {**reply.json(), "http_status": reply.status, "between": reply.between(), "remedy": reply.remedy()}
 
 
 def _retry(reply: Reply) -> bool:
@@ -266,12 +323,30 @@ def _reason(answer: Mapping[str, Any]) -> str:
     for code in _codes(answer):
         if code in _WORDS:
             return f"{_WORDS[code]} (AADSTS{code})"
-    lines = str(answer.get("error_description") or "").splitlines()
+    lines = str(answer.get("error_description") or "").strip().splitlines()
     error = answer.get("error")
     if lines:
-        return f"{error}: {lines[0][:300]}"
+        return f"{foreign(error)}: {foreign(lines[0])}"
+    if answer.get("between"):
+        return str(answer["between"])
     status = answer.get("http_status")
-    return str(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
+    return foreign(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
+
+
+def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refused:
+    """Say whether it is the token that has ended or this host's clock that is wrong."""
+    what, now = f"the admin application {identity.client_id} could not sign in", datetime.now(timezone.utc)
+    try:
+        theirs = parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        theirs = now
+    end = end_of(token) if token else None
+    if identity.token and end is not None and end <= theirs:
+        why = f"{identity.token.name} has expired, it was valid until {format_time(end)} (AADSTS{_OUT_OF_TIME})"
+        return Refused(what, why, "see to whatever issues the token; it is read anew at each sign-in")
+    apart = abs((now - theirs).total_seconds())
+    why = f"{_WORDS[_OUT_OF_TIME]}; this host's clock differs from Entra's by {apart:.0f} s (AADSTS{_OUT_OF_TIME})"
+    return Refused(what, why, "let the host keep its time (NTP)")
 
 
 def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
@@ -283,7 +358,14 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
         7000112: "enable the admin application",
         53003: "exempt the admin application from the policy, or allow this host",
     }
+    if identity.token:
+        compare = f"compare issuer, subject and audience of {identity.token.name} with the federated credentials of"
+        advice.update(dict.fromkeys(_NO_FEDERATION, f"{compare} the application {identity.client_id}"))
+    if identity.certificate:
+        advice[700027] = f"upload {identity.certificate.name}, without its key, to the application's certificates"
     for code in _codes(answer):
         if code in advice:
             return advice[code]
+    if answer.get("between"):
+        return str(answer["remedy"])
     return f"check {identity.source}"

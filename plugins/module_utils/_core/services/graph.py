@@ -6,17 +6,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..base.errors import BadInput, Refused
-from ..base.redact import Log, Secret
+from ..base.redact import Log, Secret, foreign
 from .application import Application, Credential, credentials_in, format_time, guid
+from .credentials import claims
 from .http import Http, Reply, Unanswered, busy, retry_after
 
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
@@ -24,14 +25,16 @@ _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
 _TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
 _LATER = (408, 409, 424, 429)
 _CONCURRENT = "Directory_ConcurrencyViolation"
+_FULL = "TooManyAppPasswords"
 
 
 class NotDone(Exception):
     """A call of Graph did not succeed. ``why`` and ``todo`` are for people.
 
     ``certain`` tells that Graph has refused; otherwise the call may have taken effect, or may do so later.
-    ``busy`` tells that by Graph's words the call was not carried out, and may be later. ``status`` is that of the
-    HTTP answer, 0 where there was none. ``wait`` is the pause in seconds that Graph asked for.
+    ``busy`` tells that by Graph's words the call was not carried out, and may be later. ``full`` tells that the
+    application holds as many secrets as it may. ``status`` is that of the HTTP answer, 0 where there was none.
+    ``wait`` is the pause in seconds that Graph asked for.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class NotDone(Exception):
         *,
         certain: bool = True,
         busy: bool = False,
+        full: bool = False,
         status: int = 0,
         wait: float | None = None,
     ) -> None:
@@ -49,12 +53,13 @@ class NotDone(Exception):
         self.todo = todo
         self.certain = certain
         self.busy = busy
+        self.full = full
         self.status = status
         self.wait = wait
 
 
 class Graph:
-    """The applications of one tenant, as one admin application may see them.
+    """The applications of one tenant, as one admin application may see them; ``admin`` is its client id, if known.
 
     ``sign_in`` returns a fresh access token; it is asked once at first and again after a 401.
     """
@@ -66,6 +71,10 @@ class Graph:
         self._sign_in = sign_in
         self._log = log
         self._token: Secret | None = None
+
+    def connect(self) -> None:
+        """Fetch the first token. Raises Refused, BadInput."""
+        self._token = self._sign_in()
 
     def find(self, identifier: str, client_id_first: bool = False) -> Application:
         """Return the application with that object id or client id.
@@ -99,24 +108,32 @@ class Graph:
         raise Refused(f"the application {wanted} could not be read", problem.why, problem.todo)
 
     def read(self, application: Application) -> Application:
-        """Read the application afresh. Raises NotDone."""
-        return self._read("/" + application.object_id)
+        """Read the application afresh, over a connection of its own. Raises NotDone."""
+        with _if_known():
+            return self._read("/" + application.object_id, fresh=True)
 
-    def _read(self, form: str) -> Application:
+    def _read(self, form: str, fresh: bool = False) -> Application:
         reply = self._call(
-            "GET", "/applications" + form, "read application", {"$select": _SELECT}, None, retry=_busy_or_garbled
+            "GET",
+            "/applications" + form,
+            "read application",
+            {"$select": _SELECT},
+            retry=_again_or_garbled,
+            fresh=fresh,
         )
         body = reply.json()
         object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
-        if not object_id or not client_id:
-            raise NotDone("Graph's answer is no application", certain=False)
         listed = body.get("passwordCredentials")
+        if not object_id or not client_id or not isinstance(listed, list):
+            between = reply.between()
+            why = between or "Graph's answer is no application with a list of its secrets"
+            raise NotDone(why, between and reply.remedy(), certain=False)
         return Application(
             object_id,
             client_id,
-            str(body.get("displayName") or client_id),
+            foreign(body.get("displayName") or client_id),
             str(body.get("signInAudience")).lower() in _TWO_SECRETS,
-            tuple(credentials_in(listed if isinstance(listed, list) else [])),
+            tuple(credentials_in(listed)),
             _server_time(reply),
         )
 
@@ -128,9 +145,8 @@ class Graph:
         """
         wanted = {"displayName": display_name, "endDateTime": format_time(end)}
         body = {"passwordCredential": wanted}
-        reply = self._call(
-            "POST", f"/applications/{application.object_id}/addPassword", "add password", None, body, retry=None
-        )
+        with _if_known():
+            reply = self._call("POST", f"/applications/{application.object_id}/addPassword", "add password", body=body)
         answer = reply.json()
         text = answer.get("secretText")
         found = credentials_in([answer])
@@ -151,7 +167,8 @@ class Graph:
         """
         body, path = {"keyId": key_id}, f"/applications/{application.object_id}/removePassword"
         try:
-            self._call("POST", path, "remove password", None, body, retry=_again)
+            with _if_known():
+                self._call("POST", path, "remove password", body=body, retry=_again)
         except NotDone as problem:
             if problem.status == 400 and "no password credential found" in problem.why.lower():
                 return False
@@ -160,24 +177,25 @@ class Graph:
 
     def roles(self) -> set[str] | None:
         """Return the application permissions in the access token; None where it cannot be read (it is opaque)."""
-        token = self._token.reveal() if self._token else ""
-        try:
-            payload = token.split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            return {str(role) for role in claims.get("roles", [])}
-        except (IndexError, ValueError, AttributeError, TypeError):
-            return None
+        said = claims(self._token) if self._token else {}
+        roles = said.get("roles", [])
+        return {str(role) for role in roles} if said and isinstance(roles, list) else None
 
     def owns(self, application: Application) -> bool | None:
         """Return whether the admin application's service principal owns the application, None if Graph does not say.
 
         The call that Application.ReadWrite.OwnedBy allows: https://learn.microsoft.com/graph/permissions-reference.
         """
-        path = f"/servicePrincipals(appId='{self._admin}')/ownedObjects"
+        said = claims(self._token) if self._token else {}
+        # A host's own managed identity is known by its tokens alone.
+        admin = self._admin or guid(str(said.get("appid")))
+        if not admin:
+            return None
+        path = f"/servicePrincipals(appId='{admin}')/ownedObjects"
         query: dict[str, str] | None = {"$select": "id", "$top": "999"}
         for page in range(20):
             try:
-                reply = self._call("GET", path, f"owned objects, page {page + 1}", query, None, retry=_busy_or_garbled)
+                reply = self._call("GET", path, f"owned objects, page {page + 1}", query, retry=_again_or_garbled)
             except NotDone:
                 return None
             body = reply.json()
@@ -197,14 +215,15 @@ class Graph:
         method: str,
         path: str,
         name: str,
-        query: Mapping[str, str] | None,
-        body: dict[str, Any] | None,
-        retry: Callable[[Reply], bool] | None,
+        query: Mapping[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+        retry: Callable[[Reply], bool] | None = None,
+        fresh: bool = False,
     ) -> Reply:
-        for fresh in (False, True):
+        for again in (False, True):
             if self._token is None:
                 self._token = self._sign_in()
-            elif fresh:
+            elif again:
                 self._token = self._sign_in_again()
             headers = {
                 "Authorization": "Bearer " + self._token.reveal(),
@@ -215,11 +234,11 @@ class Graph:
             data = None if body is None else json.dumps(body)
             try:
                 url = self._root + path
-                reply = self._http.call(method, url, name=name, headers=headers, body=data, query=query, retry=retry)
+                reply = self._http.call(
+                    method, url, name=name, headers=headers, body=data, query=query, retry=retry, fresh=fresh
+                )
             except Unanswered as problem:
-                raise NotDone(
-                    f"Graph did not answer: {problem}", "check the network", certain=not problem.sent
-                ) from None
+                raise NotDone(f"Graph did not answer: {problem}", problem.todo, certain=not problem.sent) from None
             if reply.status != 401:
                 break
             self._log.detail("Graph does not accept the token; signing in again")
@@ -233,15 +252,20 @@ class Graph:
         except Refused as problem:
             raise NotDone(f"Graph does not accept the token any more; {problem.message}", status=401) from None
 
+    def _who(self) -> str:
+        return f"the admin application {self._admin}" if self._admin else "this host's managed identity"
+
     def _problem(self, reply: Reply) -> NotDone:
         error = reply.json().get("error")
         error = error if isinstance(error, dict) else {}
-        code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        code, message = foreign(error.get("code") or ""), foreign(error.get("message") or "")
+        if not code and reply.between():
+            return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
         why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
         if reply.status == 403:
             why = f"{message or 'access denied'} ({code or reply.status})"
             todo = (
-                f"grant Application.ReadWrite.OwnedBy to the admin application {self._admin}, consent to it, and make "
+                f"grant Application.ReadWrite.OwnedBy to {self._who()}, consent to it, and make "
                 "its service principal an owner of the application"
             )
         elif code == "CredentialInvalidLifetimeAsPerAppPolicy":
@@ -261,18 +285,32 @@ class Graph:
             todo,
             certain=certain,
             busy=reply.status == 429 or code == _CONCURRENT,
+            full=code == _FULL,
             status=reply.status,
             wait=retry_after(reply),
         )
 
 
+@contextmanager
+def _if_known() -> Iterator[None]:
+    """Let "not found" mean "later" for an application that was read before: a replica has not heard of it, or of the
+    last write to it, yet (https://github.com/hashicorp/terraform-provider-azuread/issues/661)."""
+    try:
+        yield
+    except NotDone as problem:
+        if problem.status == 404:
+            problem.certain, problem.busy = False, True
+        raise
+
+
 def _again(reply: Reply) -> bool:
-    error = reply.json().get("error")
-    return busy(reply) or (reply.status == 409 and isinstance(error, dict) and error.get("code") == _CONCURRENT)
+    return busy(reply) or reply.status == 409
 
 
-def _busy_or_garbled(reply: Reply) -> bool:
-    return _again(reply) or (reply.status == 200 and not reply.json())
+def _again_or_garbled(reply: Reply) -> bool:
+    body = reply.json()
+    lists = isinstance(body.get("passwordCredentials", body.get("value")), list)
+    return _again(reply) or (reply.status == 200 and not lists)
 
 
 def _server_time(reply: Reply) -> datetime:

@@ -9,50 +9,60 @@ from __future__ import annotations
 import json
 import math
 import random
-import ssl
+import re
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
-from ..base.redact import Log
+from ..base.errors import OutOfTime
+from ..base.redact import Log, foreign
 from ..base.timing import Budget
-from ..base.version import VERSION
+from .connection import HOST, REACH, Line, NotConnected, Session, in_seconds
 
 try:
     import requests
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
-except ImportError as _problem:
-    REQUESTS_PROBLEM = str(_problem)
-else:
-    REQUESTS_PROBLEM = ""
+    from urllib3.exceptions import HTTPError
+except ImportError:
+    pass  # connection.REQUESTS_PROBLEM tells
 
-# What to do where a service is not reached at all.
-REACH = "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
+# What to do where something else than the service has answered.
+PASS = "let what stands in between (a proxy, a web filter, the sign-in page of a network) pass requests to that host"
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 20.0
 ATTEMPTS = 5
 CONNECT_ATTEMPTS = 3
+LOCAL_TIMEOUT, LOCAL_ATTEMPTS = 2.5, 1
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 _LARGEST_ANSWER = 64 * 1024 * 1024
+_HOST = re.compile(r"[\w.:-]{1,253}")
+_PAGE = re.compile(r"(?is)<(?:!doctype\s+html|html)\b(?:.*?<title[^>]*>(?P<title>.{,100}?)</title>)?")
+_PAGE_HEAD = 16384
 
 
 class Unanswered(Exception):
-    """No complete answer came. ``sent`` is False where the request has certainly not reached the server."""
+    """No complete answer came. ``sent`` is False where the request has certainly not reached the server.
 
-    def __init__(self, why: str, sent: bool) -> None:
+    ``todo`` is the next step. ``lasting``: nothing that a repetition could change.
+    """
+
+    def __init__(self, why: str, sent: bool, todo: str = REACH, lasting: bool = False) -> None:
         super().__init__(why)
         self.sent = sent
+        self.todo = todo
+        self.lasting = lasting
 
 
 class Reply:
-    """A complete HTTP answer."""
+    """A complete HTTP answer of ``host``, or of what stands before it."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, host: str = "") -> None:
         self.status = status
         self.headers = headers
         self.body = body
+        self.host = host
 
     @property
     def status_code(self) -> int:
@@ -72,6 +82,38 @@ class Reply:
             return {}
         return value if isinstance(value, dict) else {}
 
+    def page(self) -> re.Match[str] | None:
+        """Return the beginning of a web page, with its title; None where it is none."""
+        return _PAGE.search(self.body[:_PAGE_HEAD].decode("utf-8", "replace"))
+
+    def between(self) -> str:
+        """Say who has answered in place of a service that answers with JSON; empty where it is JSON."""
+        about = f"(HTTP {self.status})"
+        if 300 <= self.status < 400:
+            return f"something in between redirects to {self._redirected()} {about}"
+        if not self.body.strip():
+            return f"nothing came in the answer of {self.host} {about}"
+        try:
+            json.loads(self.body)
+        except (ValueError, RecursionError):
+            page = self.page()
+            if page is None:
+                return f"the answer of {self.host} is no JSON {about}"
+            title = f" with the title '{foreign(page['title'])}'" if page["title"] else ""
+            return f"a page{title} came in place of the answer of {self.host} {about}"
+        return ""
+
+    def remedy(self) -> str:
+        """Return what to do about an answer that is not the service's own."""
+        return "run it again later" if busy(self) else PASS
+
+    def _redirected(self) -> str:
+        try:
+            target = urlsplit(self.headers.get("Location") or "").hostname or ""
+        except ValueError:
+            target = ""
+        return target if _HOST.fullmatch(target) else self.host
+
 
 def busy(reply: Reply) -> bool:
     """Whether the same request may well succeed a little later (for calls that are safe to repeat)."""
@@ -84,15 +126,21 @@ def retry_after(reply: Reply, now: float | None = None) -> float | None:
     None where the header is missing or unreadable; never negative. ``now`` is the Unix time, for dates.
     """
     text = (reply.headers.get("Retry-After") or "").strip()
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
+    seconds = seconds_in(text)
+    if seconds is None and text:
         try:
-            seconds = parsedate_to_datetime(text).timestamp() - (time.time() if now is None else now)
+            seconds = seconds_in(parsedate_to_datetime(text).timestamp() - (time.time() if now is None else now))
         except (TypeError, ValueError, IndexError, OverflowError):
             return None
+    return seconds
+
+
+def seconds_in(value: Any) -> float | None:
+    """Return the seconds that a server asks to be waited for, never negative; None for what is no finite number."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
@@ -107,15 +155,17 @@ def pause_before(attempt: int, asked: float | None = None) -> float:
 
 
 class Http:
-    """The one way out. Not for use by several threads."""
+    """The one way out. Not for use by several threads.
 
-    def __init__(self, budget: Budget, log: Log) -> None:
+    ``local`` is for services of this host and its link: through no proxy, and given up quickly where none is there.
+    """
+
+    def __init__(self, budget: Budget, log: Log, local: bool = False) -> None:
         self._budget = budget
         self._log = log
-        self._session = requests.Session()
-        self._session.headers["User-Agent"] = "keeperpam.azure/" + VERSION
-        # requests replaces our Authorization header by an entry of ~/.netrc unless an auth object is set.
-        self._session.auth = _leave_alone
+        self._local = local
+        self._line = Line()
+        self._session: requests.Session | None = None
 
     def call(
         self,
@@ -128,103 +178,95 @@ class Http:
         files: Any = None,
         query: Mapping[str, str] | None = None,
         retry: Callable[[Reply], bool] | None = None,
+        fresh: bool = False,
     ) -> Reply:
         """Send a request and return the answer, whatever its status.
 
         ``retry`` says which answers are worth a repetition; None means that the call is not safe to repeat, and
-        then only a request that was not sent is sent again. Raises Unanswered, and Stopped when the phase ends.
+        then only a request that was not sent is sent again. With ``fresh`` every attempt goes over a new connection
+        of its own, which another replica may answer. Raises Unanswered, and Stopped when the phase ends.
         """
+        request = {"method": method, "url": url, "headers": headers, "data": body, "files": files, "params": query}
         attempt = 1
+        before = ""
         while True:
             last = None
             started = time.monotonic()
             try:
-                reply = self._once(method, url, headers, body, files, query)
+                reply = self._once(request, fresh)
+            except OutOfTime as end:
+                awaited = f", while waiting for {self._line.awaited}" if self._line.awaited else ""
+                raise OutOfTime(f"{end}{awaited}{before}") from None
             except Unanswered as problem:
                 self._log.detail(f"{name}: {problem}")
-                if (problem.sent and retry is None) or attempt >= (ATTEMPTS if problem.sent else CONNECT_ATTEMPTS):
+                before = f"; before, {problem}"
+                attempts = ATTEMPTS if problem.sent else LOCAL_ATTEMPTS if self._local else CONNECT_ATTEMPTS
+                if problem.lasting or (problem.sent and retry is None) or attempt >= attempts:
                     raise
                 pause = pause_before(attempt + 1)
                 if pause >= self._budget.left():
                     raise
             else:
                 self._log.detail(f"{name}: HTTP {reply.status} after {time.monotonic() - started:.2f} s")
+                before = f"; before, {reply.host} answered HTTP {reply.status}"
                 if attempt >= ATTEMPTS or retry is None or not retry(reply):
                     return reply
                 pause = pause_before(attempt + 1, retry_after(reply))
                 if pause >= self._budget.left():
                     return reply
                 last = reply
-            if last is None or last.status == 503:
+            if not fresh and (last is None or last.status == 503):
                 # Graph: "always make new retry requests over a new HTTP connection"
                 # https://learn.microsoft.com/graph/errors
-                self._session.close()
+                self.close()
             self._budget.pause(pause)
             attempt += 1
 
-    def _once(self, method: str, url: str, headers: Any, body: Any, files: Any, query: Any) -> Reply:
+    def _once(self, request: dict[str, Any], fresh: bool) -> Reply:
+        self._line.sent, self._line.awaited = False, ""
         self._budget.check()
-        left = max(self._budget.left(), 0.01)
         try:
-            with self._session.request(
-                method,
-                url,
-                headers=headers,
-                data=body,
-                files=files,
-                params=query,
-                timeout=(min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            if fresh:
+                with self._new_session() as session:
+                    return self._send(session, request)
+            if self._session is None:
+                self._session = self._new_session()
+            return self._send(self._session, request)
+        except NotConnected as problem:
+            raise Unanswered(str(problem), False, problem.todo, problem.lasting) from None
+
+    def _new_session(self) -> requests.Session:
+        session = Session(self._line)
+        session.trust_env = not self._local  # proxies, above all
+        return session
+
+    def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
+        left = max(self._budget.left(), 0.01)
+        connect, read = min(LOCAL_TIMEOUT if self._local else CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
+        try:
+            with session.request(**request, timeout=(connect, read), allow_redirects=False, stream=True) as response:
                 content = bytearray()
                 for piece in response.iter_content(65536):
                     content += piece
                     self._budget.check()
                     if len(content) > _LARGEST_ANSWER:
-                        raise Unanswered("the answer is larger than 64 MiB", sent=True)
-                return Reply(response.status_code, response.headers, bytes(content))
-        except OSError as problem:  # what requests raises, and a bundle of CAs that is not there
-            raise Unanswered(_words(problem), sent=not _not_sent(problem)) from None
+                        raise Unanswered(f"{self._line.awaited} is larger than 64 MiB", sent=True)
+                host = urlsplit(request["url"]).hostname or ""
+                return Reply(response.status_code, response.headers, bytes(content), host)
+        except MemoryError:
+            todo = "give this host more memory, or end what takes it"
+            raise Unanswered("this host has no memory left for the answer", self._line.sent, todo) from None
+        except (OSError, ValueError, HTTPError) as problem:
+            line = self._line
+            if not line.sent:  # requests has found no way to make a request of it
+                raise NotConnected("the address of the service is none", HOST, lasting=True) from None
+            if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(problem):
+                raise Unanswered(f"{line.awaited} was not complete within {in_seconds(read)}", sent=True) from None
+            raise Unanswered(
+                f"the connection to {line.where} broke before the answer was complete", sent=True
+            ) from None
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
-
-
-def _leave_alone(request: Any) -> Any:
-    return request
-
-
-def _not_sent(problem: Exception) -> bool:
-    # Neither an SSLError nor a ProxyError proves anything by itself: a connection, or a proxy's tunnel, that is cut
-    # after the request shows as one too.
-    root = _root(problem)
-    if isinstance(root, (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError)):
-        return True
-    no_request = not isinstance(problem, requests.exceptions.RequestException)
-    return no_request or str(root).startswith("Tunnel connection failed")
-
-
-def _root(problem: BaseException) -> BaseException:
-    while True:
-        inner = getattr(problem, "reason", None) or getattr(problem, "original_error", None)
-        inner = inner or (problem.args[0] if problem.args else None)
-        if isinstance(problem, NewConnectionError) or not isinstance(inner, BaseException):
-            return problem
-        problem = inner
-
-
-def _words(problem: Exception) -> str:
-    root = _root(problem)
-    if isinstance(root, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted ({root.verify_message})"
-    if isinstance(problem, requests.exceptions.ConnectTimeout):
-        return f"no connection within {CONNECT_TIMEOUT:.0f} s"
-    if isinstance(problem, requests.exceptions.Timeout) or "timed out" in str(root):
-        return f"no complete answer within {READ_TIMEOUT:.0f} s"
-    if not isinstance(problem, requests.exceptions.RequestException):
-        return str(problem)
-    if _not_sent(problem):
-        return "no connection: " + str(root).split(": ", 1)[-1]
-    return "the connection broke before the answer was complete"
+        if self._session is not None:
+            self._session.close()

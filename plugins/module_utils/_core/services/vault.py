@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..base.errors import BadInput, Refused
-from ..base.labels import Labelled, find, text_of
-from ..base.redact import Log, remember
+from ..base.labels import Labelled, find, find_all, text_of
+from ..base.redact import Log, bounded, foreign, remember
 from ..base.timing import Budget
-from .http import REACH, Http, Reply, Unanswered, pause_before, retry_after
+from .http import Http, Reply, Unanswered, pause_before, retry_after, seconds_in
+from .secrecy import learn
 
 try:
     from keeper_secrets_manager_core import SecretsManager
@@ -113,6 +114,16 @@ class VaultRecord:
         """Whether there is such a field."""
         return _field(self.data, label) is not None
 
+    def tied(self, label: str) -> list[str]:
+        """Return, where several fields match the label equally well, what each is called and where it is; else none."""
+        items = _fields(self.data)
+        found = find_all([item.get("label") for item in items], label)
+        custom = self.data.get("custom")
+        own = custom if isinstance(custom, list) else []
+        where = ["custom fields" if any(items[index] is item for item in own) else "fields" for index in found]
+        names = [f"{items[index].get('label')!r} in {place}" for index, place in zip(found, where)]
+        return names if len(names) > 1 else []
+
     def shows(self, label: str) -> bool:
         """Whether everybody who opens the record sees the field's value."""
         item = _field(self.data, label)
@@ -137,7 +148,7 @@ class VaultRecord:
                     data["custom"] = []
                 item = {"type": "secret" if label in secret_labels else "text", "label": label}
                 data["custom"].append(item)
-            item["value"] = [value]
+            item["value"] = [value] if value else []
         return VaultRecord(self.uid, self.title, self.type, self.revision, self.editable, data, self.sdk)
 
 
@@ -163,12 +174,13 @@ class NotSaved(Exception):
 class _Answered(Exception):
     """Keeper answered with an error."""
 
-    def __init__(self, status: int, code: str, message: str, wait: float | None) -> None:
-        super().__init__(f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
+    def __init__(self, status: int, code: str, message: str, wait: float | None, between: str, todo: str) -> None:
+        super().__init__(between or f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
         self.status = status
         self.code = code
         self.message = message
         self.wait = wait
+        self.between, self.todo = between, todo  # who else has answered, and what to do about that
 
     @property
     def throttled(self) -> bool:
@@ -198,10 +210,12 @@ class Vault:
             SecretsManager.generate_transmission_key(
                 storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
             )
+        except MemoryError:
+            raise
         except Exception as problem:
             raise BadInput(
                 "the Keeper configuration cannot be used",
-                f"{type(problem).__name__}: {problem}",
+                f"{type(problem).__name__}: {foreign(problem)}",
                 "use a configuration that has been initialised",
             ) from None
         self._sdk.post_function = self._post
@@ -215,13 +229,15 @@ class Vault:
         try:
             answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
         except _Answered as problem:
+            if problem.between:
+                raise Refused("Keeper was not reached", problem.between, problem.todo) from None
             raise Refused(
                 "Keeper refused to read the record",
                 str(problem),
                 "check that the KSM application and its device are not expired, removed or locked to another address",
             ) from None
         except Unanswered as problem:
-            raise Refused("Keeper was not reached", str(problem), REACH) from None
+            raise Refused("Keeper was not reached", str(problem), problem.todo) from None
         found: dict[str, VaultRecord] = {}
         mended, lost = self._mend(answer)
         for sdk in list(answer.records or []) + mended:
@@ -336,6 +352,8 @@ class Vault:
         if reply.status == 200:
             if not reply.body and url.endswith("/get_secret"):
                 raise Unanswered("Keeper's answer is empty", sent=True)
+            if reply.page():
+                raise Unanswered(reply.between(), sent=True, todo=reply.remedy())
             return KSMHttpResponse(200, reply.body, reply)
         raise_for = _error(reply)
         if raise_for.code == "key" and self._key_changes < _KEY_CHANGES:
@@ -355,15 +373,12 @@ class _SdkReply:
 
 def _error(reply: Reply) -> _Answered:
     body = reply.json()
-    code = str(body.get("result_code") or body.get("error") or "")
-    message = str(body.get("message") or body.get("additional_info") or "")
+    code = foreign(body.get("result_code") or body.get("error") or "")
+    message = foreign(body.get("message") or body.get("additional_info") or "")
     wait = retry_after(reply)
     if wait is None:
-        try:
-            wait = float(body["retry_after"])
-        except (KeyError, TypeError, ValueError):
-            wait = None
-    return _Answered(reply.status, code, message, wait)
+        wait = seconds_in(body.get("retry_after"))
+    return _Answered(reply.status, code, message, wait, "" if code else reply.between(), reply.remedy())
 
 
 def _throttle_pause(attempt: int, asked: float | None) -> float:
@@ -376,7 +391,9 @@ def _record(sdk: Any) -> VaultRecord | None:
         return None
     # is_editable is None where the server leaves it out.
     editable = sdk.is_editable is not False
-    return VaultRecord(sdk.uid, str(sdk.title or ""), str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
+    learn((str(item.get("label") or ""), str(item.get("type") or ""), item.get("value")) for item in _fields(sdk.dict))
+    title = bounded(sdk.title or "")
+    return VaultRecord(sdk.uid, title, str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
 
 
 def _fields(data: Mapping[str, Any]) -> list[dict[str, Any]]:

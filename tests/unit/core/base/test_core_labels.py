@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import BadInput
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.labels import (
     Labelled,
     find,
+    find_all,
     normalise,
     text_of,
 )
@@ -57,6 +59,29 @@ def test_an_exact_label_wins_over_a_similar_one(labels, index):
     assert find(labels, "expires") == index
 
 
+@pytest.mark.parametrize(
+    ("labels", "indexes"),
+    [
+        ([], []),
+        (["expires"], [0]),
+        (["expires", "Expires"], [0]),
+        (["Expires", "expires", "expires"], [1, 2]),
+        (["Expires", "other", "EXPIRES:"], [0, 2]),
+        (["other", None, 5], []),
+    ],
+)
+def test_all_labels_that_match_best(labels, indexes):
+    assert find_all(labels, "expires") == indexes
+
+
+@settings(max_examples=100)
+@given(st.lists(st.sampled_from(["expires", "Expires", "EXPIRES:", "other", "", None])))
+def test_the_first_of_the_best_is_found(labels):
+    found = find_all(labels, "expires")
+    assert find(labels, "expires") == (found[0] if found else None)
+    assert len({label == "expires" for label in (labels[index] for index in found)}) <= 1
+
+
 @pytest.mark.parametrize("label", [5, True, ["x"], {"x": 1}])
 def test_a_label_that_is_no_text_is_passed_over(label):
     assert find([label, "expires"], "Expires") == 1
@@ -100,6 +125,24 @@ def test_a_view_tries_the_labels_in_order():
 
 def test_a_view_takes_the_exact_label_first():
     assert Labelled("u", "t", [("Expires", "similar"), ("expires", "exact")]).get("expires") == "exact"
+
+
+@pytest.mark.parametrize(
+    "pairs", [[("expires", "1"), ("expires", "2")], [("Expires", "1"), ("other", "1"), ("EXPIRES", "2")]]
+)
+def test_a_view_does_not_choose_between_two_values(pairs):
+    with pytest.raises(BadInput, match="match expires equally well") as caught:
+        Labelled("the-uid", "t", pairs).get("expires")
+    assert "the-uid" in caught.value.message
+    assert "Next: remove or rename all but one of them." in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [[("expires", "1"), ("expires", "1")], [("expires", "1"), ("expires", " ")], [("Expires", "2"), ("expires", "1")]],
+)
+def test_a_view_of_fields_that_agree_has_a_value(pairs):
+    assert Labelled("u", "t", pairs).get("expires") == "1"
 
 
 @settings(max_examples=60)

@@ -16,28 +16,7 @@ import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base import timing
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import OutOfTime, Stopped
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
-
-
-class Clock:
-    """Time that passes only when somebody sleeps or a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.slept: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(timing, "time", clock)
-    return clock
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import Policy
 
 
 @pytest.fixture
@@ -67,7 +46,7 @@ def test_a_phase_ends(clock):
         budget.check()
         clock.now += 1
         assert budget.left() == 0
-        with pytest.raises(OutOfTime, match="no time left to prove the secret"):
+        with pytest.raises(OutOfTime, match=r"no time left to prove the secret \(limit 10 s\)"):
             budget.check()
     assert budget.left() == float("inf")
 
@@ -82,6 +61,22 @@ def test_an_inner_phase_cannot_outlast_the_outer_one(clock, outer, inner, left):
         clock.now += outer
         with pytest.raises(OutOfTime, match="outer"):
             budget.check()
+
+
+@pytest.mark.parametrize(("outer", "inner", "says"), [(10, 5, "inner (limit 5 s)"), (5, 10, "outer (limit 5 s)")])
+def test_the_limit_that_is_named_is_the_one_that_was_met(clock, outer, inner, says):
+    budget = Budget()
+    with budget.phase("outer", outer), budget.phase("inner", inner):
+        clock.now += 7
+        with pytest.raises(OutOfTime, match=re.escape(says)):
+            budget.check()
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), -1.0, float("inf")])
+def test_what_is_no_time_is_not_slept(clock, seconds):
+    with pytest.raises(OutOfTime), Budget().phase("wait", 5):
+        Budget().pause(seconds)
+    assert clock.slept == []
 
 
 @pytest.mark.parametrize("problem", [ValueError, OutOfTime, Stopped, KeyboardInterrupt])
@@ -106,10 +101,25 @@ def test_a_pause_that_outlasts_the_phase_is_not_begun(clock, seconds, sleeps):
 
 
 def test_the_phases_add_up_to_what_is_documented():
-    text = Path(timing.__file__).read_text("utf-8")
-    (documented,) = re.findall(r"with a verify_timeout of 120 s, (\d+) s for a whole run", text)
-    phases = timing.RESOLVE + timing.MAKE_ROOM + timing.CREATE + 120 + timing.PUBLISH
-    assert phases + max(timing.RETIRE, timing.UNDO) == int(documented)
+    """Every phase of a run with the default options, each as long as it may be."""
+    words = " ".join(Path(timing.__file__).read_text("utf-8").replace("\n#", "\n").split())
+    (verify, wait, documented) = re.findall(
+        r"defaults \(verify_timeout (\d+) s, retire_after (\d+) s\) (\d+) s for a whole run at the most", words
+    )[0]
+    policy = Policy()
+    assert (policy.verify_timeout, policy.retire_after.total_seconds()) == (int(verify), int(wait))
+    room = timing.ROOM + min(policy.retire_after.total_seconds(), timing.SOON)
+    until_published = timing.RESOLVE + room + timing.CREATE + policy.verify_timeout + timing.PUBLISH
+    settled = timing.SETTLE + timing.RETIRE + timing.REVIEW
+    assert until_published + settled == int(documented) == 480
+    assert until_published + timing.UNDO <= 480
+
+
+def test_what_was_seen_grows_old_while_the_host_sleeps(clock, monkeypatch):
+    monkeypatch.setattr(clock, "clock_gettime", lambda number: 5.0 + number)
+    assert Budget.awake() == 5.0 + time.CLOCK_BOOTTIME
+    monkeypatch.setattr(timing, "_AWAKE", None)
+    assert Budget.awake() == clock.now
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -119,6 +129,16 @@ def test_the_first_signal_stops_and_later_ones_do_not(handlers, number):
         signal.raise_signal(number)
     signal.raise_signal(number)
     signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_ignored_stays_ignored(handlers, number):
+    signal.signal(number, signal.SIG_IGN)
+    timing.catch_signals(Budget())
+    signal.raise_signal(number)
+    others = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} - {number}
+    assert signal.getsignal(number) is signal.SIG_IGN
+    assert all(callable(signal.getsignal(other)) for other in others)
 
 
 def test_a_shielded_run_is_not_stopped(handlers):
@@ -136,7 +156,7 @@ def test_the_alarm_ends_what_does_not_look_at_the_clock(handlers, monkeypatch):
     budget = Budget()
     timing.catch_signals(budget)
     started = time.monotonic()
-    with pytest.raises(OutOfTime), budget.phase("hang", 0.01):
+    with pytest.raises(OutOfTime, match=r"no time left to hang \(limit 0\.01 s\)"), budget.phase("hang", 0.01):
         threading.Event().wait(5)
     assert time.monotonic() - started < 2
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

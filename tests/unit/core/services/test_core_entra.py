@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import BadInput
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Secret, scrub
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Log, Secret, scrub
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services import entra
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.entra import (
     CLOUDS,
+    Answer,
     Cloud,
+    Entra,
     Identity,
-    Proof,
+    SignIn,
     classify,
     custom_cloud,
 )
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import Reply, Unanswered
 from core_samples import CLIENT_ID, reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,10 +53,12 @@ def aadsts(number: int, error: str, text: str = "Some words.", with_codes: bool 
         (90033, 400, "temporarily_unavailable"),
         (90012, 503, "temporarily_unavailable"),
         (90090, 503, "temporarily_unavailable"),
+        (50196, 400, "invalid_grant"),
+        (50196, 401, "invalid_client"),
     ],
 )
 def test_what_waiting_may_change(number, status, error, with_codes):
-    assert classify(reply(status, aadsts(number, error, with_codes=with_codes))) is Proof.NOT_YET
+    assert classify(reply(status, aadsts(number, error, with_codes=with_codes))) is Answer.LATER
 
 
 @pytest.mark.parametrize("with_codes", [True, False])
@@ -75,18 +81,18 @@ def test_what_waiting_may_change(number, status, error, with_codes):
     ],
 )
 def test_what_waiting_cannot_change(number, status, error, with_codes):
-    assert classify(reply(status, aadsts(number, error, with_codes=with_codes))) is Proof.NEVER
+    assert classify(reply(status, aadsts(number, error, with_codes=with_codes))) is Answer.NEVER
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 @pytest.mark.parametrize("body", [b"", b"<html>", {"error": "server_error"}, {"error": "temporarily_unavailable"}])
 def test_an_endpoint_that_is_busy_says_nothing_about_the_secret(status, body):
-    assert classify(reply(status, body)) is Proof.NOT_YET
+    assert classify(reply(status, body)) is Answer.LATER
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", {}, {"error": ""}, {"error": None}])
 def test_an_answer_without_a_reason_is_no_proof_of_anything(body):
-    assert classify(reply(400, body)) is Proof.NOT_YET
+    assert classify(reply(400, body)) is Answer.LATER
 
 
 @settings(max_examples=100)
@@ -101,10 +107,105 @@ def test_an_answer_without_a_reason_is_no_proof_of_anything(body):
         | st.dictionaries(st.text(max_size=3), st.none(), max_size=2),
     ),
 )
-def test_any_answer_is_classified_and_none_proves_the_secret(status, body):
+def test_any_answer_is_classified_and_none_says_anything_of_the_secret(status, body):
     answer = reply(status, body)
-    assert classify(answer) in (Proof.NOT_YET, Proof.NEVER)
+    assert classify(answer) in (Answer.LATER, Answer.NEVER)
     assert isinstance(entra._reason({"http_status": status, **answer.json()}), str)
+
+
+class OneAnswer:
+    """In place of Http: one answer, or none."""
+
+    def __init__(self, answer: Reply | Unanswered) -> None:
+        self._answer = answer
+        self.calls: list[tuple] = []
+
+    def call(self, method, url, **more):
+        """Answer."""
+        self.calls.append((method, url, more))
+        if isinstance(self._answer, Unanswered):
+            raise self._answer
+        return self._answer
+
+
+def sign_in(answer: Reply | Unanswered, secret: str = "a+b c&d") -> tuple[SignIn, OneAnswer]:
+    http = OneAnswer(answer)
+    log = Log(lambda line: None)
+    entra_ = Entra(http, CLOUDS["AzureCloud"], TENANT, Budget(), log)  # type: ignore[arg-type]
+    return entra_.sign_in(CLIENT_ID, Secret(secret)), http
+
+
+def test_a_sign_in_is_one_request_over_a_connection_of_its_own_and_is_not_repeated():
+    look, http = sign_in(reply(200, {"access_token": "x", "token_type": "Bearer"}))
+    assert look == SignIn(Answer.TAKEN)
+    ((method, url, more),) = http.calls
+    assert (method, url) == ("POST", f"https://login.microsoftonline.com/{TENANT}/oauth2/v2.0/token")
+    assert (more["fresh"], more.get("retry")) == (True, None)
+    assert more["body"] == {
+        "grant_type": "client_credentials",
+        "client_id": CLIENT_ID,
+        "client_secret": "a+b c&d",
+        "scope": "https://graph.microsoft.com/.default",
+    }
+
+
+@pytest.mark.parametrize("with_codes", [True, False])
+@pytest.mark.parametrize(
+    ("number", "status", "error", "answer"),
+    [
+        (7000215, 401, "invalid_client", Answer.REFUSED),
+        (7000222, 401, "invalid_client", Answer.REFUSED),
+        (7000222, 400, "invalid_client", Answer.REFUSED),
+        (7000216, 401, "invalid_client", Answer.LATER),
+        (50196, 400, "invalid_grant", Answer.LATER),
+        (90055, 429, "temporarily_unavailable", Answer.LATER),
+        (700016, 400, "unauthorized_client", Answer.NEVER),
+        (7000112, 401, "invalid_client", Answer.NEVER),
+        (53003, 400, "access_denied", Answer.NEVER),
+    ],
+)
+def test_what_a_sign_in_says(number, status, error, answer, with_codes):
+    look, _http = sign_in(reply(status, aadsts(number, error, with_codes=with_codes)))
+    assert (look.answer, look.wait) == (answer, None)
+    assert str(number) in look.why
+
+
+@pytest.mark.parametrize("status", [400, 429, 503])
+@pytest.mark.parametrize(("header", "wait"), [("60", 60.0), ("2.128", 2.128), ("soon", None), ("", None)])
+@pytest.mark.parametrize("number", [50196, 90055])
+def test_the_wait_that_entra_asks_for_comes_along(number, header, wait, status):
+    look, _http = sign_in(reply(status, aadsts(number, "temporarily_unavailable"), Retry_After=header))
+    assert (look.answer, look.wait) == (Answer.LATER, wait)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("body", [b"", b"<html>", {"error": "server_error"}])
+def test_an_endpoint_that_is_busy_is_neither_yes_nor_no(status, body):
+    assert sign_in(reply(status, body))[0].answer is Answer.LATER
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Unanswered("no connection", sent=False),
+        Unanswered("no complete answer within 20 s", sent=True),
+        reply(200, b"<html>a captive portal</html>"),
+        reply(200, {"token_type": "Bearer"}),
+        reply(200, {"access_token": ""}),
+        reply(302, b"", Location="https://proxy.example"),
+        reply(204),
+    ],
+)
+def test_no_answer_is_neither_yes_nor_no(answer):
+    look, _http = sign_in(answer)
+    assert look.answer is Answer.LATER
+    assert look.why
+
+
+def test_a_refusal_shows_nothing_of_the_secret():
+    text = "Invalid client secret provided: an-unusual-value."
+    look, _http = sign_in(reply(401, aadsts(7000215, "invalid_client", text)), "an-unusual-value")
+    assert "an-unusual-value" not in look.why
 
 
 @pytest.mark.parametrize("number", [7000215, 7000222, 700016, 7000112, 53003, 90002])
@@ -119,7 +220,7 @@ def test_an_unknown_reason_is_entras_first_line():
 
 
 def test_a_long_reason_is_cut():
-    assert len(entra._reason(aadsts(4711, "invalid_client", "x" * 5000))) < 400
+    assert len(entra._reason(aadsts(4711, "invalid_client", "x" * 5000))) < 1200
 
 
 @pytest.mark.parametrize(

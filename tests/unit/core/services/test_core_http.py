@@ -7,13 +7,9 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import os
 import random
 import socket
-import ssl
-import threading
-from contextlib import contextmanager, suppress
 from email.utils import format_datetime
 
 import pytest
@@ -29,9 +25,7 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.htt
     retry_after,
 )
 from core_samples import NOW, reply
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from core_servers import Keeping, Server, Tunnel, closing, make_certificate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,109 +123,7 @@ def no_proxy(monkeypatch):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> str:
     """The path of a self-signed certificate for localhost with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(names, critical=False)
-    )
-    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    pem += key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    path.write_bytes(pem)
-    return str(path)
-
-
-class Server:
-    """Accepts connections, counts the requests that reach it, and sends ``answer`` (nothing: it hangs up)."""
-
-    def __init__(self, certificate: str = "", answer: bytes = b"") -> None:
-        self.context = None
-        if certificate:
-            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.context.load_cert_chain(certificate)
-        self.answer = answer
-        self.requests: list[bytes] = []
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _peer = self.socket.accept()
-            except OSError:
-                return
-            try:
-                with self.context.wrap_socket(connection, server_side=True) if self.context else connection as stream:
-                    stream.settimeout(5)
-                    request = stream.recv(65536)
-                    if request:
-                        self.requests.append(request)
-                        stream.sendall(self.answer)
-            except OSError:
-                connection.close()
-
-
-class Tunnel:
-    """A proxy that takes CONNECT and passes on what comes, or refuses it."""
-
-    def __init__(self, status: bytes = b"200 OK") -> None:
-        self.status = status
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                inner, _peer = self.socket.accept()
-            except OSError:
-                return
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += inner.recv(4096)
-            inner.sendall(b"HTTP/1.1 " + self.status + b"\r\n\r\n")
-            if not self.status.startswith(b"200"):
-                inner.close()
-                continue
-            outer = socket.create_connection(("127.0.0.1", int(head.split()[1].rsplit(b":", 1)[1])))
-            for pair in ((inner, outer), (outer, inner)):
-                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
-
-    @staticmethod
-    def _pass_on(source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while True:
-                data = source.recv(65536)
-                if not data:
-                    break
-                sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            for each in (source, sink):
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-
-
-@contextmanager
-def closing(*servers):
-    try:
-        yield servers
-    finally:
-        for server in servers:
-            server.socket.close()
+    return make_certificate(tmp_path_factory.mktemp("tls") / "both.pem")
 
 
 @pytest.fixture(autouse=True)
@@ -361,3 +253,23 @@ def test_no_call_is_begun_after_the_end_of_a_phase():
     with closing(Server()) as (server,), pytest.raises(OutOfTime), budget.phase("too late", 0.0):
         caller.call("GET", f"http://127.0.0.1:{server.port}/", name="x")
     assert server.requests == []
+
+
+def test_a_fresh_call_has_a_connection_of_its_own(certificate, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    with closing(Keeping(certificate)) as (server,):
+        caller = Http(Budget(), Log(lambda line: None))
+        for fresh in (False, False, True, True, False):
+            assert caller.call("GET", server.url, name="x", fresh=fresh).status == 200
+        assert {server.ended.get(timeout=20) for _each in range(2)} == {2, 3}
+    assert [number for number, _request in server.requests] == [1, 1, 2, 3, 1]
+
+
+def test_no_cookie_is_kept_or_sent(certificate, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    with closing(Keeping(certificate)) as (server,):
+        caller = Http(Budget(), Log(lambda line: None))
+        for fresh in (False, True, False, True):
+            caller.call("GET", server.url, name="x", fresh=fresh)
+    assert len(server.requests) == 4
+    assert not [request for _number, request in server.requests if b"cookie" in request.lower()]

@@ -161,6 +161,35 @@ def test_the_first_of_two_fields_with_one_label_is_read_and_written():
     assert after.value("expires") == "3"
 
 
+@pytest.mark.parametrize(
+    ("data", "tied"),
+    [
+        ({}, []),
+        ({"custom": [field("expires", "1")]}, []),
+        ({"custom": [field("expires", "1"), field("Expires", "2")]}, []),
+        ({"custom": [field("expires"), field("expires", "2")]}, ["'expires' in custom fields"] * 2),
+        (
+            {"custom": [field("Expires"), field("EXPIRES:")]},
+            ["'Expires' in custom fields", "'EXPIRES:' in custom fields"],
+        ),
+        (
+            {"custom": [field("expires")], "fields": [field("expires"), field("other")]},
+            ["'expires' in custom fields", "'expires' in fields"],
+        ),
+        ({"fields": [field("expires"), field("expires")], "custom": None}, ["'expires' in fields"] * 2),
+    ],
+)
+def test_fields_that_match_equally_well_are_named_with_their_place(data, tied):
+    assert record(**data).tied("expires") == tied
+
+
+def test_a_secret_is_read_with_every_space_in_it():
+    assert record(custom=[field("client_secret", " a b \n")]).secret("client_secret") == " a b \n"
+    assert record(custom=[{"label": "client_secret", "value": "x"}]).secret("client_secret") == "x"
+    assert record(custom=[field("client_secret", 5)]).secret("client_secret") == ""
+    assert record().secret("client_secret") == ""
+
+
 def test_an_exact_label_is_written_before_a_similar_one():
     after = record(custom=[field("Expires", "1"), field("expires", "2")]).with_values({"expires": "3"}, ())
     assert [item["value"] for item in after.data["custom"]] == [["1"], ["3"]]
@@ -195,12 +224,12 @@ def test_a_missing_field_is_usable_and_empty():
     assert record().value("expires") == ""
 
 
-def test_the_view_shows_custom_fields_first_and_types_where_labels_are_missing():
+def test_the_view_shows_all_fields_by_their_types_where_labels_are_missing():
     view = record(
-        fields=[{"type": "login", "value": ["x"]}, field("note", "of fields"), {"value": ["?"]}],
-        custom=[field("note", "of custom"), {"type": "url", "label": "", "value": ["u"]}],
+        fields=[{"type": "login", "value": ["x"]}, field("note", "the same"), {"value": ["?"]}],
+        custom=[field("note", "the same"), {"type": "url", "label": "", "value": ["u"]}],
     ).view()
-    assert (view.get("note"), view.get("login"), view.get("url")) == ("of custom", "x", "u")
+    assert (view.get("note"), view.get("login"), view.get("url")) == ("the same", "x", "u")
     assert (view.uid, view.title) == ("uid", "title")
 
 
@@ -276,3 +305,13 @@ def test_throttling_is_told_from_a_refusal(answer, throttled, wait):
 def test_a_throttled_call_waits_as_long_as_keeper_counts(attempt, asked, least):
     for _number in range(20):
         assert least <= vault._throttle_pause(attempt, asked) <= least * 1.1 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait"),
+    [(7, 7.0), ("2.5", 2.5), (-3, 0.0), (float("nan"), None), (float("inf"), None), (10**400, None), ([], None)],
+)
+def test_the_pause_that_keeper_asks_for_is_a_finite_number_or_none(asked, wait):
+    answer = vault._error(reply(403, {"error": "throttled", "message": "m", "retry_after": asked}))
+    assert answer.throttled
+    assert answer.wait == wait

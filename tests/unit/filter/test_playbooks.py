@@ -1,0 +1,172 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the playbooks make of the variables that people give them, and of the results of the modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.keeperpam.azure.plugins.filter._misnamed import misnamed
+from ansible_collections.keeperpam.azure.plugins.filter._shared import shared
+from ansible_collections.keeperpam.azure.plugins.filter._uids import uids
+from ansible_collections.keeperpam.azure.plugins.filter._verdicts import verdicts
+
+ROTATE = [
+    "rotate_records",
+    "rotate_pam_config",
+    "rotate_keeper_config",
+    "rotate_keeper_config_file",
+    "rotate_mode",
+    "rotate_min_days_left",
+    "rotate_lifetime_days",
+    "rotate_keep_previous",
+    "rotate_retire",
+    "rotate_verify",
+]
+ATTACH = ["attach_records", "attach_schedule", "attach_script_command", "attach_state"]
+GATEWAY = ["gateway_host_install_gateway", "gateway_host_token", "gateway_host_python"]
+ONE, TWO, THREE = "ZmpJl4qCXJEi0ohFKzzQaA", "DpR8i4oUY7LfnmYeumxFaw", "WoGYFu4XQpD0bHTnk13PKw"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant", "known", "prefix"),
+    [
+        ("rotate_record", "rotate_records", ROTATE, "rotate_"),
+        ("rotate_lifetime", "rotate_lifetime_days", ROTATE, "rotate_"),
+        ("rotate_lifetimedays", "rotate_lifetime_days", ROTATE, "rotate_"),
+        ("rotate_keepprevious", "rotate_keep_previous", ROTATE, "rotate_"),
+        ("rotate_keper_config", "rotate_keeper_config", ROTATE, "rotate_"),
+        ("rotate_Mode", "rotate_mode", ROTATE, "rotate_"),
+        ("rotate_min_days", "rotate_min_days_left", ROTATE, "rotate_"),
+        ("rotate_verfiy", "rotate_verify", ROTATE, "rotate_"),
+        ("attach_shedule", "attach_schedule", ATTACH, "attach_"),
+        ("gateway_host_install_gatway", "gateway_host_install_gateway", GATEWAY, "gateway_host_"),
+    ],
+)
+def test_a_near_miss_is_named(name: str, meant: str, known: list[str], prefix: str) -> None:
+    assert misnamed([name, *known[:1]], known, prefix) == [f"{name} (did you mean {meant}?)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "prefix"),
+    [
+        ("rotate_logs_days", ROTATE, "rotate_"),
+        ("rotate_backups", ROTATE, "rotate_"),
+        ("rotate_", ROTATE, "rotate_"),
+        ("rotate_size", ROTATE, "rotate_"),
+        ("attach_disks", ATTACH, "attach_"),
+        ("attach_volume_script", ATTACH, "attach_"),
+        ("gateway_host_backup_dir", GATEWAY, "gateway_host_"),
+        ("gateway_hostname", GATEWAY, "gateway_host_"),
+        ("other_records", ROTATE, "rotate_"),
+    ],
+)
+def test_what_is_no_near_miss_does_no_harm(name: str, known: list[str], prefix: str) -> None:
+    assert misnamed([name, *known], known, prefix) == []
+
+
+def test_the_names_of_the_variables_themselves_are_right() -> None:
+    for known, prefix in ((ROTATE, "rotate_"), (ATTACH, "attach_"), (GATEWAY, "gateway_host_")):
+        assert misnamed(known, known, prefix) == []
+
+
+def test_all_near_misses_are_named_in_order() -> None:
+    assert len(misnamed(["rotate_verfiy", "rotate_record"], ROTATE, "rotate_")) == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [ONE, TWO],
+        (ONE, TWO),
+        f"{ONE},{TWO}",
+        f"{ONE}, {TWO},",
+        f"{ONE}\n{TWO}\n",
+        f"  {ONE}\r\n\r\n{TWO}",
+        f"{ONE} {TWO}",
+        f"{ONE};{TWO}",
+        [f"{ONE}\n", f" {TWO}"],
+        [ONE, TWO, ONE],
+        [f"{ONE},{TWO}", None, ""],
+        f'["{ONE}", "{TWO}"]',
+    ],
+)
+def test_records_as_people_give_them(given: Any) -> None:
+    assert uids(given) == [ONE, TWO]
+
+
+@pytest.mark.parametrize("given", [ONE, [ONE], f"{ONE}\n"])
+def test_one_record(given: Any) -> None:
+    assert uids(given) == [ONE]
+
+
+@pytest.mark.parametrize("given", [None, "", "  ", [], {}, {"a": 1}, ",", 7, True, [None]])
+def test_no_records(given: Any) -> None:
+    assert uids(given) == []
+
+
+def look(uid: str, object_id: str | None = "o-1", **more: Any) -> dict[str, Any]:
+    found = {"application": {"display_name": "billing", "object_id": object_id}} if object_id else {}
+    return {"item": uid, "failed": False, "status": "planned", **found, **more}
+
+
+def test_records_with_applications_of_their_own_are_fine() -> None:
+    assert shared([look(ONE, "o-1"), look(TWO, "o-2"), look(THREE, None)], []) == []
+    assert shared([], []) == []
+
+
+def test_records_that_name_one_application_are_named() -> None:
+    (text,) = shared([look(ONE, "o-1"), look(THREE, "o-2"), look(TWO, "O-1")], [])
+    assert ONE in text
+    assert TWO in text
+    assert "billing" in text
+    assert THREE not in text
+
+
+def test_all_but_one_of_them_may_be_given_up() -> None:
+    looks = [look(ONE), look(TWO), look(THREE)]
+    assert shared(looks, [TWO, THREE]) == []
+    assert len(shared(looks, [TWO])) == 1
+    assert len(shared(looks, ["another"])) == 1
+
+
+def result(uid: str, status: str, msg: str = "", **more: Any) -> dict[str, Any]:
+    return {"item": uid, "status": status, "msg": msg or f"the record {uid} is {status}", "failed": False, **more}
+
+
+def test_the_counts_come_first_and_the_failures_last() -> None:
+    said = verdicts(
+        [
+            result(ONE, "refused", failed=True),
+            result(TWO, "rotated"),
+            result(THREE, "unchanged"),
+            result("A" * 22, "rotated"),
+            result("B" * 22, "incomplete", failed=True),
+        ]
+    )
+    assert said[0] == "5 records: 2 rotated, 1 unchanged, 1 incomplete, 1 refused"
+    assert [one.split()[2] for one in said[1:]] == [TWO, THREE, "A" * 22, ONE, "B" * 22]
+
+
+def test_one_record_is_one() -> None:
+    assert verdicts([result(ONE, "planned")])[0] == "1 record: 1 planned"
+
+
+def test_a_verdict_that_does_not_name_its_record_gets_it() -> None:
+    assert verdicts([result(ONE, "rotated", "done")])[1] == f"rotated {ONE}: done"
+
+
+def test_a_result_without_a_status_is_an_error() -> None:
+    said = verdicts([{"item": ONE, "failed": True, "msg": "MODULE FAILURE\nSee stdout"}, {"item": TWO, "failed": True}])
+    assert said[0] == "2 records: 2 error"
+    assert said[1] == f"error {ONE}: MODULE FAILURE See stdout"
+    assert said[2] == f"error {TWO}: no message"
+
+
+def test_a_verdict_has_one_line_and_a_bound() -> None:
+    (line,) = verdicts([result(ONE, "refused", f"{ONE} " + "x\n" * 5000, failed=True)])[1:]
+    assert "\n" not in line
+    assert len(line) < 2100
