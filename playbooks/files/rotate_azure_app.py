@@ -2449,6 +2449,7 @@ def _is_none(text: str) -> bool:
 
 
 _OURS: dict[str, Callable[[str], bool]] = {
+    "recorduid": lambda text: bool(_UID.fullmatch(text)),
     "applicationobjectid": _is_guid,
     "applicationclientid": _is_guid,
     "clientsecretid": _is_guid,
@@ -2699,6 +2700,7 @@ class Vault:
         A record that is there but cannot be decrypted is an error, not a record that is missing.
         """
         wanted = list(uids)
+        learn(("record uid", "", uid) for uid in wanted)
         try:
             answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
         except _Answered as problem:
@@ -5946,7 +5948,7 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         log.say(text)
         if options.debug:
             for line in traceback.format_exc().splitlines():
-                log.detail(line)
+                log.detail(foreign(line))
         return Outcome("error", 1, scrub(text), False)
 
 
