@@ -43,6 +43,8 @@ def forget_foreign_settings() -> None:
     for name in list(os.environ):
         if name.startswith(FOREIGN_SETTINGS):
             del os.environ[name]
+    # The metadata service of the host that the tests run on, if it has one, is none of theirs.
+    os.environ["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = "http://127.0.0.1:9"
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
 
 

@@ -148,7 +148,7 @@ class KeeperServer:
 
     def write_config(self, path: Path) -> str:
         """Write Commander's configuration file for the user's device; returns its path."""
-        path.write_text(json.dumps(self.account.write_config(self.host)), "utf-8")
+        path.write_text(json.dumps(self.account.make_config(self.host)), "utf-8")
         path.chmod(0o600)
         return str(path)
 

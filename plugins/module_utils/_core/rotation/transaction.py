@@ -54,6 +54,7 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
             raise Refused("nothing was changed", str(stop), "run it again") from None
         return rotation.describe() if check else _to_the_end(rotation, budget)
     except RotationError as problem:
+        budget.shield()
         facts.update(problem.facts)
         return ended(problem, facts, log)
 
