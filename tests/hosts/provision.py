@@ -231,7 +231,7 @@ class Shop:
 
 
 def make_core(end: str) -> str:
-    """Return the ansible-playbook of the oldest or the newest ansible-core; nothing where there is no Python for it."""
+    """Return the ansible-playbook of that ansible-core, or nothing where there is no Python for it."""
     folder = next(filter(None, (core.folder() for core in ENDS[end])), None)
     return str(folder / "ansible-playbook") if folder else ""
 
