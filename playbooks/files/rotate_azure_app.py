@@ -5427,7 +5427,8 @@ class Doctor:
         self._entra = Entra(self._http, self._cloud, identity.tenant_id, self._budget, self._log)
         self._graph = Graph(self._http, self._cloud.graph, identity.client_id, self._sign_in, self._log)
         self._graph.connect()
-        text = "this host has its token" if identity.managed else f"it signs in at {self._cloud.authority}"
+        managed, authority = identity.managed, self._cloud.authority
+        text = f"{host_service()[0]} gives its tokens" if managed else f"it signs in at {authority}"
         self._add("admin", OK, text)
 
     def _sign_in(self) -> Secret:

@@ -41,7 +41,7 @@ ENTRA_OPTIONS: dict[str, dict[str, Any]] = {
     "certificate_passphrase": {"type": "str", "no_log": True},
     "managed_identity": {"type": "bool", "default": False},
     "oidc_token": {"type": "str", "no_log": True},
-    "oidc_token_file_path": {"type": "path"},
+    "oidc_token_file_path": {"type": "path", "no_log": False},
     "cloud_environment": {"type": "raw"},
 }
 KEEPER_EXCLUSIVE = [("keeper_config", "keeper_config_file")]

@@ -228,7 +228,9 @@ class Judge:
                 blame("wrong", "incomplete, but the vault shows no new secret")
             if not old and not unpublished and not unknowable:
                 blame("wrong", "incomplete, but nothing remains")
-            if not set(old) <= {*(output.get("remaining") or []), *result.kept()}:
+            shown = {record.value("client_secret") for record in world.sandbox.vault.records.values()}
+            elsewhere = {key_id for key_id in old if now.live[key_id].text in shown}
+            if not set(old) <= {*(output.get("remaining") or []), *result.kept(), *elsewhere}:
                 blame("wrong", "incomplete, but not every old secret that remains is named")
             self._judge_published(output, now)
         elif result.status == "orphan":

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import FORMS, Result, World, make_world
+from harness import FORMS, Result, World, make_world, run_module
 from judge import Judge, Verdict
 from matrix import PLACES, Case, Place
 
@@ -64,7 +64,8 @@ assert [STEPS[number].name for number in (READ, LISTED, MADE, SHOWN, SEEN, REMOV
 class Held:
     """Lets `act` happen once, while the request of the run under way that `step` names is held.
 
-    What `act` itself asks for is neither held nor counted. `happened` tells whether it came to that.
+    What `act` itself asks for is neither held nor counted. `happened` tells whether it came to that. `during` is called
+    with the name of each request from then on, before it takes effect and before it is answered.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Held:
     def __call__(self, op: str) -> float:
         """Take note of a request, which calls twice: before it takes effect and before it is answered."""
         with self._lock:
-            if self._acting:
+            if self._acting or self.happened:
                 self._during(op)
             if self._acting or self.happened or op != self._step.place.op:
                 return 0.0
@@ -133,7 +134,7 @@ class Scene:
     at_first: dict[str, Any]
     added: Credential | None = None
     second: Result | None = None
-    #: Called with the name of each request while somebody acts, before it takes effect and before it is answered.
+    #: Called with the name of each request from the moment on at which somebody acts.
     during: Callable[[str], None] = lambda op: None
 
     @property
@@ -179,8 +180,26 @@ class Scene:
                 made.start = first.start
 
         self.during = during
-        self.second = FORMS[self.form](self.world, **(POLICY if self.form == "module" else {}))
+        if self.world.record.value("retire_after") is None:
+            # Nobody would answer the first run for as long as this one waits.
+            self.second = run_module(self.world, retire_after="0", **POLICY)
+        else:
+            self.second = FORMS[self.form](self.world, **(POLICY if self.form == "module" else {}))
         directory.clock_offsets = [0.0]
+        self.during = lambda op: None
+
+    def replace(self) -> None:
+        """Take the new secret away, and type another one in once the former one has been looked at."""
+        _remove(self, self.new)
+
+        def during(op: str) -> None:
+            last = self.world.sandbox.log[-1]
+            if last.op == "token" and last.status == 200 and self.world.app.client_id in last.detail:
+                self.during = lambda op: None
+                with self.judge.people():
+                    self.type_in()
+
+        self.during = during
 
 
 Expected = Callable[[int], "set[str]"]
@@ -275,12 +294,9 @@ PEOPLE_AT_WORK = (
 )
 
 
-#: For those who do both: what was taken away may not be put back into a record that somebody else has written.
+#: What was taken away may not be put back into a record that somebody else has written.
 REPLACES_IT = Person(
-    "removes the new one and types in another",
-    lambda scene: (_remove(scene, scene.new), scene.type_in()),
-    lambda number: {"incomplete"},
-    since=MADE,
+    "removes the new one, and types in another", Scene.replace, lambda number: {"incomplete"}, since=MADE
 )
 
 

@@ -26,15 +26,15 @@ CASES = (
 
 def _met_in_turn() -> dict[str, Case]:
     """One case for each precaution against the many, with replicas that are met in turn."""
-    shape = in_turn(0, 2, 4)
+    shape, prompt = in_turn(0, 2, 4), in_turn(0, 0, 0)
     removes = next(person for person in PEOPLE_AT_WORK if person.name == "removes the new one")
     behind = next(case for case in all_cases() if case.name == "script/three 10 s behind/Graph replicas")
     return {
-        "proof": Case("script", "proof", "mutations", list, shape=shape, in_turn=True),
-        "look": Encounter("script", "look", "mutations", list, shape=shape, person=removes, number=SHOWN),
+        "proof": Case("script", "proof", "mutations", list, shape=in_turn(2, 0, 4), in_turn=True),
+        "look": Encounter("script", "look", "mutations", list, shape=prompt, person=removes, number=SHOWN),
         "marker": Case("script", "marker", "mutations", list, shape=another_record(shape=shape), in_turn=True),
         "gone": behind,
-        "put back": Encounter("script", "put back", "mutations", list, shape=shape, person=REPLACES_IT, number=SEEN),
+        "put back": Encounter("script", "put back", "mutations", list, shape=prompt, person=REPLACES_IT, number=SEEN),
     }
 
 
@@ -56,9 +56,10 @@ MUTATIONS = (
         "old secrets are retired before the new one is published",
         (
             (
-                "            self._publishing.publish()\n            self._current = new\n",
-                "            self._current = new\n            self._retiring.retire()\n"
-                "            self._publishing.publish()\n",
+                "            publishing = self._publish(new, secret, proving)\n",
+                "            self._new = new\n"
+                "            self._settle_and_retire(new, proving, lambda record: True)\n"
+                "            publishing = self._publish(new, secret, proving)\n",
             ),
         ),
         "lost: ",
@@ -67,11 +68,11 @@ MUTATIONS = (
         "an error of the save is swallowed",
         (
             (
-                "                current = self._reread()\n                if self._shows_ours(current):\n",
-                "                if True:\n",
+                '                if problem is None:\n                    self._log.say(f"published in the record',
+                '                if True:\n                    self._log.say(f"published in the record',
             ),
         ),
-        "lost: ",
+        "wrong: incomplete, but the vault shows no new secret",
     ),
     Mutation("an orphan is not removed", (("removed = making.undo()", "removed = True"),), "wrong: rolled_back, but"),
     Mutation(
@@ -86,11 +87,41 @@ MUTATIONS = (
         ),
         "leak: ",
     ),
-    Mutation("the proof is one sign-in", (), "early: ", "proof"),
-    Mutation("old secrets are removed without a look for the new one", (), "lost: ", "look"),
-    Mutation("a secret with another record's name is removed", (), "lost: ", "marker"),
-    Mutation("what is not found is taken for gone", (), "", "gone"),
-    Mutation("what was shown is put back without a look at the record", (), "foreign: ", "put back"),
+    Mutation("the proof is one sign-in", (("_IN_A_ROW = 3\n", "_IN_A_ROW = 1\n"),), "early: ", "proof"),
+    Mutation(
+        "old secrets are removed without a look for the new one",
+        (
+            (
+                "            there, answer = self._look()\n            # A list",
+                "            there, answer = True, Answer.TAKEN\n            # A list",
+            ),
+        ),
+        "lost: rotated, but the vault's secret was taken away",
+        "look",
+    ),
+    Mutation(
+        "a secret with another record's name is removed",
+        (("    if other is not None and not ours:\n", "    if False:\n"),),
+        "lost: ",
+        "marker",
+    ),
+    Mutation(
+        "what is not found is taken for gone",
+        (
+            (
+                "            self._watched[item.key_id] = _Unseen(self._budget.awake())\n",
+                "            self._gone.add(item.key_id)\n",
+            ),
+        ),
+        "unmended: ",
+        "gone",
+    ),
+    Mutation(
+        "what was shown is put back without a look at the record",
+        (("                if not self.shows_ours(current):\n                    return False\n", ""),),
+        "wrong: rolled_back, and not incomplete",
+        "put back",
+    ),
 )
 
 
