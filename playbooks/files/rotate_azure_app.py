@@ -732,10 +732,11 @@ _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A private key and its certificate, both PEM, and when the certificate ends."""
+    """A private key and its certificate, both PEM, with the certificate's SHA-1 thumbprint (hex) and its end."""
 
     private_key: Secret
     certificate: str
+    thumbprint: str
     end: datetime
 
 
@@ -749,6 +750,7 @@ def open_certificate(source: Certificate) -> KeyPair:
     # It comes with msal. Most runs need none of it, and it takes long to load.
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.hashes import SHA1
 
     passphrase = source.passphrase.reveal().encode() if source.passphrase else None
     try:
@@ -763,7 +765,9 @@ def open_certificate(source: Certificate) -> KeyPair:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        return KeyPair(Secret(private.decode()), own.public_bytes(serialization.Encoding.PEM).decode(), _end(own))
+        thumbprint = own.fingerprint(SHA1()).hex()  # noqa: S303 - RFC 7515 names a certificate by it, as "x5t"
+        end: datetime = own.not_valid_after_utc
+        return KeyPair(Secret(private.decode()), own.public_bytes(serialization.Encoding.PEM).decode(), thumbprint, end)
     except _Unusable as problem:
         why = str(problem)
     except Exception as problem:  # whatever is in the file; the texts of these errors may quote it
@@ -804,14 +808,6 @@ def _pfx(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
         return key, [certificate for certificate in (own, *others) if certificate is not None]
     why = "the passphrase does not open it" if passphrase is not None else "it needs a passphrase"
     raise _Unusable(f"{why}, or it is neither PEM nor PFX")
-
-
-def _end(certificate: Any) -> datetime:
-    if hasattr(certificate, "not_valid_after_utc"):  # from cryptography 42 on
-        end: datetime = certificate.not_valid_after_utc
-        return end
-    naive: datetime = certificate.not_valid_after
-    return naive.replace(tzinfo=timezone.utc)
 
 
 # ---- services.connection --------------------------------------------------------------------------------------------
@@ -1622,6 +1618,8 @@ _WORDS = {
 # Waiting changes none of these for an application that exists.
 _FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011}
 _ADMIN_ATTEMPTS = 3
+# From this msal on the certificate is enough, and its SHA-256 thumbprint is used.
+_WITHOUT_THUMBPRINT = (1, 35)
 
 
 @dataclass(frozen=True)
@@ -1755,6 +1753,8 @@ class Entra:
         if identity.certificate:
             pair = open_certificate(identity.certificate)
             credential = {"private_key": pair.private_key.reveal(), "public_certificate": pair.certificate}
+            if _msal_version() < _WITHOUT_THUMBPRINT:
+                credential["thumbprint"] = pair.thumbprint
         elif identity.token:
             token = identity.token.fetch()
             credential = {"client_assertion": token.reveal}
@@ -1854,6 +1854,10 @@ class _Transport:
         name = "sign-in of the admin application" if method == "POST" else "discovery"
         self.last = self._http.call(method, url, name=name, headers=headers, body=body, query=query, retry=_retry)
         return self.last
+
+
+def _msal_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", msal.__version__)[:2])
 
 
 def _is_below(url: Any, root: str) -> bool:
