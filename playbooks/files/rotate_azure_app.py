@@ -733,10 +733,11 @@ _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A private key and its certificate, both PEM, and when the certificate ends."""
+    """A private key and its certificate, both PEM, with the certificate's SHA-1 thumbprint (hex) and its end."""
 
     private_key: Secret
     certificate: str
+    thumbprint: str
     end: datetime
 
 
@@ -750,6 +751,7 @@ def open_certificate(source: Certificate) -> KeyPair:
     # It comes with msal. Most runs need none of it, and it takes long to load.
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.hashes import SHA1
 
     passphrase = source.passphrase.reveal().encode() if source.passphrase else None
     try:
@@ -764,7 +766,9 @@ def open_certificate(source: Certificate) -> KeyPair:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        return KeyPair(Secret(private.decode()), own.public_bytes(serialization.Encoding.PEM).decode(), _end(own))
+        thumbprint = own.fingerprint(SHA1()).hex()  # noqa: S303 - RFC 7515 names a certificate by it, as "x5t"
+        end: datetime = own.not_valid_after_utc
+        return KeyPair(Secret(private.decode()), own.public_bytes(serialization.Encoding.PEM).decode(), thumbprint, end)
     except _Unusable as problem:
         why = str(problem)
     except Exception as problem:  # whatever is in the file; the texts of these errors may quote it
@@ -805,14 +809,6 @@ def _pfx(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
         return key, [certificate for certificate in (own, *others) if certificate is not None]
     why = "the passphrase does not open it" if passphrase is not None else "it needs a passphrase"
     raise _Unusable(f"{why}, or it is neither PEM nor PFX")
-
-
-def _end(certificate: Any) -> datetime:
-    if hasattr(certificate, "not_valid_after_utc"):  # from cryptography 42 on
-        end: datetime = certificate.not_valid_after_utc
-        return end
-    naive: datetime = certificate.not_valid_after
-    return naive.replace(tzinfo=timezone.utc)
 
 
 # ---- services.connection --------------------------------------------------------------------------------------------
@@ -1411,7 +1407,8 @@ PATIENCE = 30.0
 ARC_AGENT = "/opt/azcmagent/bin/himds"
 ARC_KEYS = "/var/opt/azcmagent/tokens"
 ARC_GROUP = "himds"
-_VM_ADDRESS = "http://169.254.169.254"
+_VM, _VM_ADDRESS = "an Azure VM's metadata service", "http://169.254.169.254"
+_ARC = "Azure Arc's agent"
 
 
 def host_service() -> tuple[str, str]:
@@ -1432,8 +1429,8 @@ def host_service() -> tuple[str, str]:
     if kind is msal_sources.MACHINE_LEARNING:
         return "Azure Machine Learning", os.environ.get("MSI_ENDPOINT", "")
     if kind is msal_sources.AZURE_ARC:
-        return "Azure Arc's agent", endpoint or "http://localhost:40342"
-    return "an Azure VM's metadata service", os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _VM_ADDRESS)
+        return _ARC, endpoint or "http://localhost:40342"
+    return _VM, os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _VM_ADDRESS)
 
 
 class ManagedIdentity:
@@ -1496,14 +1493,15 @@ class ManagedIdentity:
             why = f"the key that Azure Arc's agent has named cannot be read ({problem.strerror or 'no reason'})"
             raise self._refused(why, f"see whether the agent writes to {ARC_KEYS}") from None
         except Exception as problem:  # whatever msal makes of an answer; its text may quote it
-            if client_id and transport.last is not None and transport.last.status == 200:
-                raise self._refused(f"{self._service} has not confirmed that identity") from None
-            answer = {}
             self._log.detail(f"msal: {type(problem).__name__}")
+            # An agent that knows the host's own identity alone; older versions of msal do not even ask it.
+            if client_id and self._service == _ARC and (transport.last is None or transport.last.status == 200):
+                raise self._refused(f"{_ARC} has not confirmed that identity") from None
+            answer = {}
         return (answer if isinstance(answer, dict) else {}), transport.last
 
     def _looked_for(self) -> str:
-        if self._service != "an Azure VM's metadata service":
+        if self._service != _VM:
             return ""
         return (
             f"; nor is it App Service (IDENTITY_ENDPOINT and IDENTITY_HEADER are not set) or one of Azure Arc's "
@@ -1624,6 +1622,8 @@ _WORDS = {
 # Waiting changes none of these for an application that exists.
 _FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011}
 _ADMIN_ATTEMPTS = 3
+# From this msal on the certificate is enough, and its SHA-256 thumbprint is used.
+_WITHOUT_THUMBPRINT = (1, 35)
 
 
 @dataclass(frozen=True)
@@ -1757,6 +1757,8 @@ class Entra:
         if identity.certificate:
             pair = open_certificate(identity.certificate)
             credential = {"private_key": pair.private_key.reveal(), "public_certificate": pair.certificate}
+            if _msal_version() < _WITHOUT_THUMBPRINT:
+                credential["thumbprint"] = pair.thumbprint
         elif identity.token:
             token = identity.token.fetch()
             credential = {"client_assertion": token.reveal}
@@ -1856,6 +1858,10 @@ class _Transport:
         name = "sign-in of the admin application" if method == "POST" else "discovery"
         self.last = self._http.call(method, url, name=name, headers=headers, body=body, query=query, retry=_retry)
         return self.last
+
+
+def _msal_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", msal.__version__)[:2])
 
 
 def _is_below(url: Any, root: str) -> bool:
@@ -4043,7 +4049,8 @@ def _cloud_of(sources: Sources, identity: Identity, record: Labelled | None) -> 
         if authority and not sources.default_cloud:
             return custom_cloud(authority, "", _AUTHORITY_SOURCE)
         return sources.default_cloud or CLOUDS["AzureCloud"]
-    if identity.uses_host and not cloud.is_microsofts and cloud.authority != authority:
+    of_environment = record is None and not sources.explicit
+    if (identity.uses_host or of_environment) and not cloud.is_microsofts and cloud.authority != authority:
         raise BadInput(
             f"{identity.name} of {identity.source} is not sent to {cloud.authority}",
             f"that authority is named by {_name(configuration)} alone, and not where the identity comes from",
