@@ -3542,12 +3542,12 @@ class Publishing:
                     self._budget.pause(problem.wait)
                 if not problem.sent:
                     raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
-                current = self._reread()
+                before, current = current, self._reread()
                 if self.shows_ours(current):
                     self._log.say(f"published in the record {current.title!r} ({current.uid})")
                     return
                 self._settle_saves(current)
-                self._stand_back(current)
+                self._stand_back(before, current)
                 if problem.certain and not problem.conflict and not problem.wait:
                     raise RolledBack(
                         f"the record {current.uid} could not be saved",
@@ -3653,7 +3653,14 @@ class Publishing:
         self._saves = [save for save in self._saves if not save.answered_no and save.revision >= record.revision]
         self.confirmed = self.confirmed and bool(self._saves)
 
-    def _stand_back(self, record: VaultRecord) -> None:
+    def _stand_back(self, before: VaultRecord, record: VaultRecord) -> None:
+        if record.revision != before.revision and record.data == before.data:
+            # See fence(): that run may remove our secret after any look of ours.
+            raise RolledBack(
+                f"another run has saved the record {record.uid} as it is",
+                "it takes this run for an interrupted one, and this run stands back",
+                "nothing, if another rotation was under way",
+            )
         if record.secret(FIELD_SECRET) != self._record.secret(FIELD_SECRET):
             raise RolledBack(
                 f"somebody else published a secret in the record {record.uid} meanwhile",
@@ -3667,7 +3674,8 @@ class Publishing:
 
 def fence(vault: Vault, record: VaultRecord, budget: Budget, log: Log) -> VaultRecord:
     """Save the record as it is, and return it as it is read then: a run that is about to save what it read before meets
-    "out of sync" from now on. Raises Refused where it shows another secret by now, or cannot be saved; Stopped.
+    "out of sync" from now on, and stands back. Raises Refused where it shows another secret by now, or cannot be saved;
+    Stopped.
     """
     log.say("saving the record as it is, so that no interrupted run can publish any more")
     current, problem = record, None
@@ -4289,6 +4297,7 @@ class Subject:
         # been given to another application since.
         doubtful = contradicts(self.policy, self.published, app, app.read_at) or (self.unlisted and self.policy.verify)
         self.bound = not doubtful or self._shown_is_taken()
+        self.unlisted = self.unlisted if self.bound else ()
         self.evidence = Evidence(self.vault, self.record, self.graph, app, budget)
         if self.record.shows(FIELD_SECRET):
             log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
@@ -4402,6 +4411,7 @@ class Making:
         self._undone: list[str] = []
         self.made: tuple[Credential, Secret] | None = None
         self.removed: list[str] = []
+        self._open: dict[str, Credential] = {}  # removals of others that were not answered
         self.left: list[str] = []  # after undo has failed
 
     def make(self, end: datetime) -> tuple[Credential, Secret]:
@@ -4460,9 +4470,50 @@ class Making:
 
     def took_away(self, item: Credential) -> None:
         """Note that a secret was removed."""
-        self.removed.append(item.key_id)
+        if item.key_id not in self.removed:
+            self.removed.append(item.key_id)
         if item.display_name == self.display_name:
             self._undone.append(item.key_id)
+
+    def remove_old(self, item: Credential) -> bool:
+        """Remove a secret that this run has not made; return False where Graph knows none. Raises NotDone, Stopped."""
+        was_open = item.key_id in self._open
+        self._open[item.key_id] = item
+        try:
+            known = self._graph.remove_password(self._application, item.key_id)
+        except NotDone as problem:
+            if problem.certain and not was_open:
+                del self._open[item.key_id]
+            raise
+        if known:
+            self.took_away(item)
+        if known or not was_open:
+            del self._open[item.key_id]
+        return known
+
+    def is_gone(self, key_id: str) -> bool:
+        """Note that a secret is gone; return whether a removal of this run, which was not answered, has done that."""
+        item = self._open.get(key_id)
+        if item is not None:
+            self.took_away(item)
+            del self._open[key_id]
+            self._log.say(f"removed the secret {key_id}, although that was not answered")
+        return item is not None
+
+    def see(self, listed: Application) -> bool:
+        """Note which of the removals that were not answered have been done; return whether any has."""
+        gone = [key_id for key_id in self._open if not listed.credential(key_id)]
+        for key_id in gone:
+            self.is_gone(key_id)
+        return bool(gone)
+
+    def see_what_was_removed(self) -> None:
+        """Look once at what became of the removals that were not answered. Raises Stopped."""
+        if self._open:
+            try:
+                self.see(self._graph.read(self._application))
+            except NotDone as problem:
+                self._log.detail(f"what was removed is not known: {problem}")
 
     def unanswered(self) -> bool:
         """Whether Graph may hold a secret of this run that has not shown yet."""
@@ -4479,9 +4530,10 @@ class Making:
                 break
             if pause:
                 self._budget.pause(pause)
-            seen = self._graph.read(self._application).credentials
-            found = [item for item in seen if item.display_name == self.display_name and item.key_id != key_id]
-            found = [item for item in found if item.key_id not in self.removed]
+            seen = self._graph.read(self._application)
+            self.see(seen)
+            found = [item for item in seen.credentials if item.display_name == self.display_name]
+            found = [item for item in found if item.key_id not in (key_id, *self.removed)]
             if found:
                 return found
         return []
@@ -4688,9 +4740,8 @@ class Retiring:
 
     def _remove(self, item: Credential) -> None:
         self.sent.add(item.key_id)
-        if self._graph.remove_password(self._application, item.key_id):
+        if self._making.remove_old(item):
             self._log.say(f"removed the secret {item.key_id}")
-            self._making.took_away(item)
         else:
             # One replica does not know it: it is gone, or that replica has not heard of it yet.
             self._watched[item.key_id] = _Unseen(self._budget.awake())
@@ -4715,7 +4766,7 @@ class Retiring:
                 unseen = unseen or _Unseen(self._budget.awake())
                 if unseen.is_gone(self._budget.awake()):
                     raise Gone
-            elif there or answer is Answer.TAKEN:
+            elif there or (answer is Answer.TAKEN and self._proving.verify):
                 unseen = None
                 if not self._todo():
                     return
@@ -4754,7 +4805,8 @@ class Retiring:
                 elif unseen.is_gone(self._budget.awake()):
                     del self._watched[key_id]
                     self._gone.add(key_id)
-                    self._log.say(f"the secret {key_id} was gone already")
+                    if not self._making.is_gone(key_id):
+                        self._log.say(f"the secret {key_id} was gone already")
 
     def _check_record(self) -> None:
         record = self._evidence.record()
@@ -4773,9 +4825,10 @@ class Retiring:
             self._evidence.forget_list()
 
     def remaining(self) -> list[str] | None:
-        """Return the key ids that are left after ``retire`` has failed; None where that is not to be had.
+        """Return the key ids that may be left after ``retire`` has failed; None where that is not to be had.
 
-        A removal whose answer was lost has taken effect more often than not.
+        A removal whose answer was lost has taken effect more often than not. What a replica did not know has not stayed
+        unseen long enough.
         """
         if self._making.unanswered():
             return None
@@ -4788,11 +4841,10 @@ class Retiring:
         listed = {item.key_id for item in fresh.credentials}
         if self._new.key_id not in listed:
             return None  # the list is stale
-        removed = self._making.removed
-        away = self.sent - listed - self._gone - set(removed)
-        removed += sorted(away)
+        self._making.see(fresh)
         soon = self._now() + timedelta(seconds=SOON)
-        return [item.key_id for item in self._sort(list(fresh.credentials)).due(soon)]
+        due = [item.key_id for item in self._sort(list(fresh.credentials)).due(soon)]
+        return due + [key_id for key_id in self._watched if key_id not in (*due, *self._making.removed)]
 
 
 # ---- rotation.room --------------------------------------------------------------------------------------------------
@@ -4815,7 +4867,6 @@ class Room:
         *,
         vault: Vault,
         record: VaultRecord,
-        graph: Graph,
         evidence: Evidence,
         making: Making,
         shown: Proving | None,
@@ -4823,7 +4874,7 @@ class Room:
         budget: Budget,
         log: Log,
     ) -> None:
-        self._vault, self.record, self._graph, self._evidence = vault, record, graph, evidence
+        self._vault, self.record, self._evidence = vault, record, evidence
         self._making, self._shown, self._known, self._budget, self._log = making, shown, known, budget, log
 
     def make(self, limit: float) -> None:
@@ -4864,6 +4915,8 @@ class Room:
 
     def _remove_one(self) -> bool:
         listed = self._evidence.listed()
+        if self._making.see(listed):
+            return True
         self._evidence.record()
         known = self._known(listed)
         decision, until = room(known, listed.credentials)
@@ -4876,8 +4929,7 @@ class Room:
             return False
         item = decision.credential
         self._log.say(f"removing the secret {item.key_id} to make room: {decision.reason}")
-        if self._graph.remove_password(listed, item.key_id):
-            self._making.took_away(item)
+        self._making.remove_old(item)
         return True
 
     def _wait(self, decision: Decision, until: datetime, now: datetime) -> None:
@@ -5108,7 +5160,6 @@ class Rotation:
         place = Room(
             vault=self._subject.vault,
             record=self._subject.record,
-            graph=self._graph,
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
@@ -5270,18 +5321,18 @@ class Rotation:
 
         Raises one of RotationError, which tells the truth about what remains.
         """
-        if self._making.old_removed():
-            self._facts["removed"] = self._making.old_removed()
-        if self._final is not None:
-            raise self._final
         if self._complete:
             return self._rotated()
-        if self._new is not None:
+        if self._final is None and self._new is not None:
             remaining = self._retiring.remaining() if self._retiring else None
-            if remaining == []:
+            if self._retiring and remaining == []:
+                self._kept = self._retiring.outlook().stays(self._subject.now())
                 return self._rotated()
-            raise self._failed_to_retire(self._new, failure, remaining) from None
-        raise self._undo(failure) from None
+            self._final = self._failed_to_retire(self._new, failure, remaining)
+        problem = self._final or self._undo(failure)
+        if self._making.old_removed():
+            self._facts["removed"] = self._making.old_removed()
+        raise problem from None
 
     def _rotated(self) -> Outcome:
         new, removed = self._new, self._making.removed
@@ -5347,9 +5398,8 @@ class Rotation:
     def _undo(self, failure: BaseException) -> RotationError:
         name, making = self._name, self._making
         wanted = failure if isinstance(failure, RotationError) else None
-        unchanged = wanted or Refused(f"{name} was not rotated, nothing was changed", _why(failure), "run it again")
         if not making.tried:
-            return unchanged
+            return wanted or Refused(f"{name} was not rotated, nothing was changed", _why(failure), "run it again")
         if making.made is not None:
             self._log.say("undoing: " + _why(failure))
         removed: bool | None = False
@@ -5361,6 +5411,7 @@ class Rotation:
                     shown = self._publishing.shown()
                 if shown is Shown.ANOTHER:
                     removed = making.undo()
+                making.see_what_was_removed()
         except (Exception, Stopped) as problem:
             self._log.say(f"undoing did not succeed: {_why(problem)}")
         if shown is Shown.OURS and making.made is not None:
@@ -5370,7 +5421,8 @@ class Rotation:
         if removed is False:
             return self._orphan(failure, "it could not be removed")
         if removed is None:
-            return unchanged
+            was = "what was removed was to make room" if making.old_removed() else "nothing was changed"
+            return wanted or Refused(f"{name} was not rotated, {was}", _why(failure), "run it again")
         todo = wanted.todo if wanted else "run it again"
         return RolledBack(f"{name} was not rotated, the new secret was removed again", _why(failure), todo)
 
