@@ -24,7 +24,7 @@ if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "saf
 if sys.version_info < (3, 9):
     if sys.stderr is not None:
         sys.stderr.write(
-            f"BAD INPUT: this script needs Python 3.9 or newer, and was started with Python {sys.version.split()[0]} "
+            f"BAD_INPUT: this script needs Python 3.9 or newer, and was started with Python {sys.version.split()[0]} "
             f"({sys.executable}). Next: let the script command name a newer one.\n"
         )
     sys.exit(2)
@@ -33,6 +33,7 @@ import argparse
 import atexit
 import base64
 import binascii
+import codecs
 import contextlib
 import copy
 import errno
@@ -840,6 +841,7 @@ _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")
 # The "Connection Attempt Delay" of https://www.rfc-editor.org/rfc/rfc8305#section-5, seconds.
 _HEAD_START = 0.25
+_NAME = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]+(?:%\w+)?")
 _NO_HANDLES = (errno.EMFILE, errno.ENFILE)
 
 
@@ -1053,6 +1055,8 @@ def race(host: str, port: int, timeout: float, line: Line, name: str) -> socket.
     """
     end = time.monotonic() + timeout
     failures: list[str] = []
+    if not _NAME.fullmatch(host):  # requests encodes a space, and the resolver looks for what comes out
+        raise NotConnected(_NO_HOST, HOST, lasting=True)
     try:
         with selectors.DefaultSelector() as begun:  # first, since a resolver that finds no file handle does not say so
             addresses = in_turn(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), line.families.get(host))
@@ -2240,6 +2244,60 @@ def _server_time(reply: Reply) -> datetime:
         return datetime.now(timezone.utc)
 
 
+# ---- base.encoded ---------------------------------------------------------------------------------------------------
+# Base64 as people and programs write it, and what they give in its place.
+
+
+_QUOTES = ("'", '"', "\u2018", "\u2019", "\u201c", "\u201d")
+_BEGINNINGS = (b"{", b"[")
+# Reasons, each with the next step.
+IS_JSON = "it is JSON itself", "pass base64 of it"
+CUT_OFF = "it is cut off or damaged", "give the whole of it"
+
+
+def decode(data: bytes) -> bytes:
+    """Return what the base64 holds, of either alphabet, padded or not. Raises ValueError."""
+    compact = data.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+
+
+def is_utf_16(data: bytes) -> bool:
+    """Whether it is text in UTF-16, as Windows writes it: every second byte of such a text is mostly zero."""
+    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 3 * data.count(0) > len(data) > 0
+
+
+def mistake(data: bytes) -> tuple[str, str]:
+    """Return what was given where JSON or base64 of JSON should be, and the next step; empty texts for no idea."""
+    text = data.strip()
+    if is_utf_16(data):
+        return "it is UTF-16 text", "write it as UTF-8, in PowerShell with -Encoding utf8"
+    if text.decode("utf-8", "replace").startswith(_QUOTES):
+        return "there are quotes around it", "give it without the quotes"
+    if text.startswith(_BEGINNINGS):
+        return IS_JSON if _is_json(text) else CUT_OFF
+    try:
+        inner = decode(b"".join(text.split())).strip()
+    except (ValueError, binascii.Error):
+        return "", ""
+    if is_utf_16(inner):
+        return "it is base64 of UTF-16 text", "encode UTF-8 text"
+    if inner.startswith(_BEGINNINGS):
+        return CUT_OFF
+    try:
+        twice = _is_json(decode(b"".join(inner.split())))
+    except (ValueError, binascii.Error):
+        return "", ""
+    return ("it is base64 twice", "decode it once, as with base64 -d") if twice else ("", "")
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 # ---- base.labels ----------------------------------------------------------------------------------------------------
 # Labels of record fields, as people write them.
 
@@ -2306,6 +2364,68 @@ class Labelled:
         return f"Labelled({self.uid!r}, {[label for label, value in self._pairs]!r})"
 
 
+# ---- services.configuration -----------------------------------------------------------------------------------------
+# The text of a Keeper configuration: the file that it is in, and what people give in its place.
+
+
+INITIALISED = "use the configuration of a device or Gateway that has been initialised"
+_LARGEST = 64 * 1024 * 1024
+# REGION:token or host:token, https://docs.keeper.io/secrets-manager
+_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
+# https://docs.keeper.io/en/keeperpam/secrets-manager/secrets-manager-command-line-interface/profile-command
+_INI = re.compile(r"(?m)^\s*\[[\w.-]+\]\s*$")
+_MANIFEST = re.compile(r"(?m)^apiVersion:\s")
+_FILE_NAME = re.compile(r"(?:~?/|[A-Za-z]:\\|\.{1,2}/)\S*|\S+\.(?:json|ini|ya?ml)")
+
+
+def read_configuration(path: str) -> str:
+    """Return the text of the file; it is read once and never opened for writing. Raises BadInput."""
+    if mistake(path.encode("utf-8", "replace")) in (IS_JSON, CUT_OFF):
+        remember(path)
+        what = "the path of the Keeper configuration is none"
+        raise BadInput(what, "it is the configuration itself", "use the variable or option for its text")
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            data = file.read(_LARGEST)
+        if not is_utf_16(data):
+            return data.decode("utf-8-sig")
+        why, todo = mistake(data)
+    except UnicodeDecodeError:
+        why, todo = "it is no text", "export the configuration again, as JSON or base64"
+    except (OSError, ValueError) as problem:
+        code = getattr(problem, "errno", None)
+        why = getattr(problem, "strerror", None) or str(problem)
+        todo = "run it as the Gateway's user, or let that user read the file"
+        if path.startswith(("'", '"')):
+            why, todo = "there are quotes around the path", "name it without the quotes"
+        elif code == errno.EISDIR:
+            why, todo = "it is a folder", "name a file in it"
+        elif code not in (errno.EACCES, errno.EPERM):
+            todo = "correct the path"
+    raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo)
+
+
+def instead(text: str, decoded: str) -> tuple[str, str]:
+    """Return what was given in place of a configuration, and the next step; empty texts for no idea.
+
+    ``decoded`` is what the text holds where it is base64, else the text itself.
+    """
+    for each in (text, decoded):
+        if _ONE_TIME.fullmatch(each.strip()):
+            return (
+                "it is a one-time token, which a device redeems once, and keeps the configuration that it gets for it",
+                INITIALISED,
+            )
+        if _INI.search(each):
+            return "it is a keeper.ini of the ksm command", "use what ksm profile export gives"
+        if _MANIFEST.search(each):
+            return "it is a manifest of Kubernetes", "use the value that stands under data, alone"
+    found = mistake(text.encode("utf-8", "replace"))
+    if not any(found) and _FILE_NAME.fullmatch(text):
+        return "it is the path of a file", "use the variable or option for a path, or give the file's content"
+    return found
+
+
 # ---- services.secrecy -----------------------------------------------------------------------------------------------
 # What a record holds that is not to be said: its secrets, and what is not what the label of its field says.
 #
@@ -2335,6 +2455,7 @@ def _is_none(text: str) -> bool:
 
 
 _OURS: dict[str, Callable[[str], bool]] = {
+    "recorduid": lambda text: bool(_UID.fullmatch(text)),
     "applicationobjectid": _is_guid,
     "applicationclientid": _is_guid,
     "clientsecretid": _is_guid,
@@ -2405,8 +2526,6 @@ _T = TypeVar("_T")
 _THROTTLE_PAUSE = 11.0
 _KEY_CHANGES = 3
 _TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
-# REGION:token or host:token, https://docs.keeper.io/secrets-manager
-_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
 _NEEDED = ("clientId", "privateKey", "appKey")
 
 
@@ -2416,23 +2535,20 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
     Only a bound configuration is accepted: binding would spend its one-time token and keep the new keys in memory
     alone. Raises BadInput.
     """
-    todo = "use the configuration of a device or Gateway that has been initialised"
     plain = text.strip()
     if not plain:
-        raise BadInput(f"the Keeper configuration in {source} is empty", todo=todo)
+        raise BadInput(f"the Keeper configuration in {source} is empty", todo=INITIALISED)
     try:
         if not plain.startswith("{"):
             # The SDK fails on a trailing newline and on missing padding.
-            compact = "".join(plain.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
-            plain = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True).decode("utf-8-sig")
+            plain = decode("".join(plain.split()).encode()).decode("utf-8-sig")
         values = json.loads(plain)
     except (ValueError, binascii.Error, RecursionError):
         values = None
-    if _ONE_TIME.fullmatch(plain):
-        why = "a device redeems it once, and keeps the configuration that it gets for it"
-        raise BadInput(f"the Keeper configuration in {source} is a one-time token", why, todo)
     if not isinstance(values, dict):
-        raise BadInput(f"the Keeper configuration in {source} is neither JSON nor base64 of JSON", todo=todo)
+        why, todo = ("", "") if values is not None else instead(text.strip(), plain)
+        what = f"the Keeper configuration in {source} is neither JSON nor base64 of JSON"
+        raise BadInput(what, why, todo or INITIALISED)
     # Keys that the SDK does not know all collapse into one.
     config = {key.value: str(values[key.value]) for key in ConfigKeys if values.get(key.value)}
     for name in ("privateKey", "appKey", "clientKey", "clientId"):
@@ -2441,7 +2557,7 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
     missing = [name for name in _NEEDED if name not in config]
     if missing:
         why = "it was never initialised" if "clientKey" in config else "it is damaged"
-        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, todo)
+        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, INITIALISED)
     return config
 
 
@@ -2590,6 +2706,7 @@ class Vault:
         A record that is there but cannot be decrypted is an error, not a record that is missing.
         """
         wanted = list(uids)
+        learn(("record uid", "", uid) for uid in wanted)
         try:
             answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
         except _Answered as problem:
@@ -5620,6 +5737,8 @@ def _download(file: Any, words: str, http: Http) -> bytes:
 
 RUN_BY_GATEWAY = "let the Gateway run the script, or pass it the line that the Gateway does"
 _LONGEST = 64 * 1024 * 1024
+# Where programs wrap base64. A line of the Gateway's is longer.
+_WIDTHS = range(57, 101)
 # Text in the variable itself, or the path of a file; first that is there.
 _VARIABLES = (
     ("GATEWAY_CONFIG", False),
@@ -5680,17 +5799,19 @@ def read_request(stream: IO[bytes]) -> Request:
 
 def _decode(data: bytes, what: str) -> Any:
     text = data.strip()
-    if text.startswith(b"\xef\xbb\xbf"):  # PowerShell may put a byte order mark in front
-        text = text[3:]
+    if text.startswith(codecs.BOM_UTF8):  # PowerShell may put a byte order mark in front
+        text = text[len(codecs.BOM_UTF8) :]
+    why, todo = mistake(data)
     try:
-        compact = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-        decoded = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+        decoded = decode(text)
     except (ValueError, binascii.Error):
-        raise BadInput(f"{what} is no base64", todo=RUN_BY_GATEWAY) from None
+        raise BadInput(f"{what} is no base64", why, todo or RUN_BY_GATEWAY) from None
     try:
         return json.loads(decoded.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise BadInput(f"{what} is base64, but not of JSON", todo=RUN_BY_GATEWAY) from None
+        if decoded.startswith(b"{") and len(text) in _WIDTHS:
+            why, todo = "it is wrapped over lines, the first was read", "pass one line, as base64 -w0 writes it"
+        raise BadInput(f"{what} is base64, but not of JSON", why, todo or RUN_BY_GATEWAY) from None
 
 
 def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
@@ -5713,7 +5834,7 @@ def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | 
     It is read once and never opened for writing. The first source that is there counts: one that is there but cannot
     be read is an error, no reason to go on to the next. Raises BadInput.
     """
-    read = read or _read_file
+    read = read or read_configuration
     for name, is_path in _VARIABLES:
         value = environ.get(name, "").strip()
         if value:
@@ -5739,16 +5860,6 @@ def _is_there(path: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _read_file(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_LONGEST).decode("utf-8-sig")
-    except (OSError, ValueError) as problem:
-        why = getattr(problem, "strerror", None) or "it is no text"
-        todo = "correct the path" if isinstance(problem, FileNotFoundError) else "run the script as the Gateway's user"
-        raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo) from None
 
 
 # ---- script.pam_script ----------------------------------------------------------------------------------------------
@@ -5844,7 +5955,7 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         log.say(text)
         if options.debug:
             for line in traceback.format_exc().splitlines():
-                log.detail(line)
+                log.detail(foreign(line))
         return Outcome("error", 1, scrub(text), False)
 
 

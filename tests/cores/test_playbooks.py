@@ -7,13 +7,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from commander_office import FIRST, SECRET, make_office
 from harness import CHECKOUT, SCRIPT, make_world
 
-from cores import Controller
+from cores import Controller, Core
 from leaks import pieces_in
 from sandbox import Sandbox
 from sandbox.seed import seed
@@ -83,17 +87,46 @@ def test_attach_pam_script(controller: Controller, method: str) -> None:
     with make_world() as world:
         variables = {
             "attach_records": [
-                {"uid": world.record.uid, "title": "billing-api", "application_object_id": world.app.object_id}
+                {"uid": world.record.uid, "application_object_id": world.app.object_id, "client_secret": FIRST}
             ],
             "attach_script": str(SCRIPT),
             "attach_ksm_config": {**world.sandbox.client_config(), "a number": "7"},
-            "keeper_method": method,
+            "attach_method": method,
         }
         done = controller.play(world.sandbox, "keeperpam.azure.attach_pam_script", variables, "-vvvv")
         said = done.stdout + done.stderr
         assert done.returncode == 0, said
         assert len(world.record.files) == (1 if method == "ksm" else 0)
-        assert pieces_in(said, world.secrets()) == []
+        assert pieces_in(said, [*world.secrets(), FIRST]) == []
+
+
+def test_attach_pam_script_with_commander(core: Core, controller: Controller, tmp_path: Path) -> None:
+    if not core.supports(f"{sys.version_info.major}.{sys.version_info.minor}"):
+        pytest.skip("this ansible-core does not support the Python in which Commander is installed here")
+    with make_office(tmp_path) as office:
+        office.options["records"][0]["client_secret"] = FIRST
+        variables = {f"attach_{name}": value for name, value in office.options.items()}
+        environ = {
+            **office.keeper.variables(),
+            "PATH": f"{Path(office.keeper.python).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+
+        def play(*arguments: str) -> str:
+            done = controller.play(
+                office.sandbox, "keeperpam.azure.attach_pam_script", variables, *arguments, **environ
+            )
+            said = done.stdout + done.stderr
+            assert done.returncode == 0, said
+            assert pieces_in(said, [SECRET, FIRST, office.keeper.account.config["private_key"]]) == []
+            return said
+
+        said = play("--check", "--diff")
+        assert "changed=1" in said
+        assert "+PAM User billing-api" in said
+        assert not office.keeper.account.folders
+        assert "changed=1" in play("-vvvv", "--diff")
+        assert office.complete()
+        assert "changed=0" in play()
 
 
 def test_the_others_can_be_read(controller: Controller) -> None:

@@ -127,25 +127,42 @@ def test_whether_it_was_stopped_on_purpose(find: Any, unit: dict[str, str], stop
 
 
 @pytest.mark.parametrize(
-    ("later", "died"),
+    ("later", "fault"),
     [
         ({}, ""),
-        ({"InvocationID": "a2"}, "was running and is running anew"),
-        ({"ActiveState": "failed", "SubState": "failed"}, "was running and is failed (failed)"),
+        (
+            {"InvocationID": "a2"},
+            "was running and is running anew. Look at journalctl -u keeper-gateway.",
+        ),
+        ({"ActiveState": "failed", "SubState": "failed"}, "keeper-gateway was running and is failed (failed). Look"),
         ({"ActiveState": "activating", "SubState": "auto-restart"}, "was running and is activating (auto-restart)"),
     ],
 )
 def test_one_that_ends_again_is_seen(
-    find: Any, monkeypatch: pytest.MonkeyPatch, later: dict[str, str], died: str
+    find: Any, monkeypatch: pytest.MonkeyPatch, later: dict[str, str], fault: str
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr(find_gateway.time, "monotonic", lambda: 3.0)
     monkeypatch.setattr(find_gateway.time, "sleep", slept.append)
     # It has come up two seconds ago.
-    assert find(RUNNING, RUNNING, {**RUNNING, **later}, watch=10)["died"] == died
+    found = find(RUNNING, RUNNING, {**RUNNING, **later}, watch=10)["fault"]
     assert slept == [8.0]
+    assert fault in found
+    assert bool(found) is bool(fault)
     # It was seen before.
-    assert find({**RUNNING, **later}, watch=1, invocation="a1")["died"] == died
+    assert find({**RUNNING, **later}, watch=1, invocation="a1")["fault"] == found
+
+
+@pytest.mark.parametrize(
+    ("unit", "fault"),
+    [
+        ({"LoadState": "not-found"}, "there is none named keeper-gateway. Install the Gateway"),
+        ({"ActiveState": "inactive"}, "keeper-gateway is stopped, and was left so. Start it"),
+        ({"ActiveState": "failed", "SubState": "failed"}, "keeper-gateway is failed (failed). Look at journalctl"),
+    ],
+)
+def test_one_that_does_not_run_is_told(find: Any, unit: dict[str, str], fault: str) -> None:
+    assert fault in find({**RUNNING, **unit}, watch=1)["fault"]
 
 
 def test_there_may_be_no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

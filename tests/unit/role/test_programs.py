@@ -59,6 +59,7 @@ def shop() -> Iterator[str]:
 def install(tmp_path: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Run the installation as the role does."""
     given = {"checksum": "", "proxy": "", "token": TOKEN, "arguments": ["--autoupdate"], **settings}
+    given = {"lock": str(tmp_path / "lock"), "unless": [str(tmp_path / "arguments")], **given}
     program = (FILES / "install_gateway.py").read_text("utf-8") + f"\nmain({json.dumps(json.dumps(given))})"
     environ = {"PATH": os.environ["PATH"], "SEEN": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir(exist_ok=True)
@@ -74,6 +75,13 @@ def test_the_installer_gets_the_token_on_no_command_line(shop: str, tmp_path: Pa
     assert TOKEN not in (tmp_path / "cmdline").read_text("utf-8")
     assert TOKEN not in (tmp_path / "environ").read_text("utf-8")
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_gateway_that_another_run_has_installed_is_not_installed_over(shop: str, tmp_path: Path) -> None:
+    (tmp_path / "arguments").touch()
+    done = install(tmp_path, url=f"http://{shop}/install")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "cmdline").exists()
 
 
 def test_the_installer_comes_through_the_proxy(shop: str, tmp_path: Path) -> None:
