@@ -5,6 +5,7 @@
 #   make ci       what CI runs: make test with all that takes long, and make hosts
 #   make hosts    the role on Debian 12 and 13, booted here; needs root, mmdebstrap and systemd-container
 #   make cores    modules and playbooks on every supported ansible-core
+#   make commander-newest    attaching with the newest Keeper Commander of the package index; says which it is
 #   make lint, docs, sanity, package, unit, e2e    parts of make test
 #   make script   writes playbooks/files/rotate_azure_app.py anew
 #   make lock     writes the lock files of the role gateway_host anew; LOCK_ARGS=--upgrade takes the newest of all
@@ -142,6 +143,16 @@ unit: pytest
 .PHONY: e2e
 e2e: TESTS := tests/e2e
 e2e: pytest
+
+# Not part of the above: what is the newest changes by itself.
+.PHONY: commander-newest
+commander-newest: TESTS := $(wildcard tests/e2e/test_attach_*.py)
+commander-newest: export KEEPERPAM_COMMANDER := newest
+commander-newest: forget-newest pytest
+
+.PHONY: forget-newest
+forget-newest:
+	@rm -rf $(CACHE)/commander-newest
 
 # One process: the tests are a story, and the machines are the same for all.
 .PHONY: hosts

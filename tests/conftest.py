@@ -43,6 +43,8 @@ def forget_foreign_settings() -> None:
     for name in list(os.environ):
         if name.startswith(FOREIGN_SETTINGS):
             del os.environ[name]
+    # The metadata service of the host that the tests run on, if it has one, is none of theirs.
+    os.environ["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = "http://127.0.0.1:9"
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
 
 
@@ -70,6 +72,15 @@ if "ANSIBLE_TEST_ANSIBLE_LIB_ROOT" not in os.environ:  # else ansible-test has s
 
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
+
+
+def pytest_collection() -> None:
+    """Keep coverage out of the environment of all children but the modules (tests/e2e/harness.py): none of the others
+    runs a line of what is measured, but each would take longer."""
+    config = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    if config:
+        os.environ["MODULE_COVERAGE"] = config
+
 
 with contextlib.suppress(ImportError):
     from hypothesis import settings

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import json
 from collections.abc import Iterable
@@ -16,13 +17,19 @@ from urllib.parse import quote
 PIECE = 16
 
 
-def forms_of(secret: str) -> set[str]:
-    """Return a secret in the forms in which it may get out."""
+@functools.lru_cache(maxsize=4096)
+def _forms(secret: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the pieces of a secret, in all forms in which it may get out, and the forms that are shorter than one."""
     data = secret.encode()
     # Where base64 begins within a text to be encoded decides how it looks: there are three ways.
     shifted = {base64.b64encode(b"\0" * shift + data).decode()[4 if shift else 0 :].rstrip("=") for shift in range(3)}
     urlsafe = {text.translate(str.maketrans("+/", "-_")) for text in shifted}
-    return {secret, quote(secret, safe=""), html.escape(secret), json.dumps(secret)[1:-1], *shifted, *urlsafe}
+    forms = {secret, quote(secret, safe=""), html.escape(secret), json.dumps(secret)[1:-1], *shifted, *urlsafe}
+    return frozenset().union(*map(_windows, forms)), frozenset(form for form in forms if len(form) < PIECE)
+
+
+def _windows(text: str) -> set[str]:
+    return {text[start : start + PIECE] for start in range(len(text) - PIECE + 1)}
 
 
 def pieces_in(text: str, secrets: Iterable[str]) -> list[str]:
@@ -30,11 +37,9 @@ def pieces_in(text: str, secrets: Iterable[str]) -> list[str]:
 
     A secret that is shorter than a piece counts as a whole.
     """
-    found = []
-    windows = {text[start : start + PIECE] for start in range(len(text) - PIECE + 1)}
+    windows, found = _windows(text), []
     for secret in secrets:
-        forms = forms_of(secret)
-        pieces = {form[start : start + PIECE] for form in forms for start in range(len(form) - PIECE + 1)}
-        if not pieces.isdisjoint(windows) or any(len(form) < PIECE and form in text for form in forms):
+        pieces, short = _forms(secret)
+        if not pieces.isdisjoint(windows) or any(form in text for form in short):
             found.append(secret[:6] + "...")
     return found

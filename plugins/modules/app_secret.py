@@ -164,6 +164,21 @@ EXAMPLES = r"""
     certificate_path: /etc/keeper/rotator.pem
     cloud_environment: AzureUSGovernment
     keeper_config: "{{ ksm_config }}"
+
+- name: Rotate with the managed identity of this Azure VM
+  keeperpam.azure.app_secret:
+    record: "{{ billing_record_uid }}"
+    managed_identity: true
+    tenant_id: contoso.onmicrosoft.com
+    keeper_config_file: /etc/keeper/ksm-config.json
+
+- name: Rotate in a pipeline, with the token that it was given
+  keeperpam.azure.app_secret:
+    record: "{{ billing_record_uid }}"
+    tenant_id: contoso.onmicrosoft.com
+    client_id: "{{ rotator_client_id }}"
+    oidc_token: "{{ lookup('ansible.builtin.env', 'ID_TOKEN') }}"
+    keeper_config: "{{ ksm_config }}"
 """
 
 RETURN = r"""

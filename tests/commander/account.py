@@ -97,6 +97,7 @@ class Account:
         self.controllers: dict[str, str] = {}
         self.places: dict[str, str] = {}
         self.strangers: set[str] = set()  # the uids of records that somebody else owns
+        self.config: dict[str, Any] = {}
         self.may_attach = True  # whether the service takes files that are announced as scripts
         vault.folders.clear()
 
@@ -171,9 +172,9 @@ class Account:
             record.folder = through if through != record.uid else None
             record.editable = shares.get(through, ("", False))[1]
 
-    def write_config(self, server: str) -> dict[str, Any]:
+    def make_config(self, server: str) -> dict[str, Any]:
         """Commander's configuration file, as it is after `this-device register` and `persistent-login on`."""
-        return {
+        self.config = {
             "server": server,
             "user": self.user,
             "device_token": crypto.url_b64(self.device_token),
@@ -181,6 +182,7 @@ class Account:
             "clone_code": crypto.url_b64(os.urandom(8)),
             "config_storage": "file",
         }
+        return self.config
 
     @staticmethod
     def now() -> int:

@@ -148,23 +148,24 @@ class KeeperServer:
 
     def write_config(self, path: Path) -> str:
         """Write Commander's configuration file for the user's device; returns its path."""
-        path.write_text(json.dumps(self.account.write_config(self.host)), "utf-8")
+        path.write_text(json.dumps(self.account.make_config(self.host)), "utf-8")
         path.chmod(0o600)
         return str(path)
 
+    def variables(self) -> dict[str, str]:
+        """The environment variables that lead Commander here."""
+        return {
+            "REQUESTS_CA_BUNDLE": self.ca_file,
+            "SSL_CERT_FILE": self.ca_file,
+            "KEEPER_SSL_CERT_FILE": self.ca_file,
+            "KROUTER_URL": self.url,
+            "SANDBOX_KEEPER_KEY": url_b64(crypto.point(self.key)),
+        }
+
     def environ(self, home: Path, **extra: str | None) -> dict[str, str]:
         """The environment of a process that runs Commander."""
-        return self.sandbox.environ(
-            HOME=str(home),
-            LC_ALL="C.UTF-8",
-            REQUESTS_CA_BUNDLE=self.ca_file,
-            SSL_CERT_FILE=self.ca_file,
-            KEEPER_SSL_CERT_FILE=self.ca_file,
-            KROUTER_URL=self.url,
-            SANDBOX_KEEPER_KEY=url_b64(crypto.point(self.key)),
-            GATEWAY_CONFIG=None,
-            **extra,
-        )
+        variables: dict[str, str | None] = {"HOME": str(home), "LC_ALL": "C.UTF-8", "GATEWAY_CONFIG": None}
+        return self.sandbox.environ(**{**variables, **self.variables(), **extra})
 
     # -- the service, as the listener sees it ----------------------------------------------------------------------
 

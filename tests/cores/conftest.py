@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +28,15 @@ def core(request: pytest.FixtureRequest) -> Core:
 
 
 @pytest.fixture
-def controller(core: Core, tmp_path: Path) -> Controller:
+def controller(core: Core) -> Iterator[Controller]:
     """Return that version, installed."""
     if not os.environ.get("KEEPERPAM_FULL"):
         pytest.skip("installs every supported ansible-core: set KEEPERPAM_FULL=1")
     programs = core.folder()
     if programs is None:
         pytest.skip(f"there is no Python {core.python} on this machine")
-    home = tmp_path / "home"
-    home.mkdir()
-    return Controller(programs, home)
+    # Not in tmp_path: sockets of Ansible are made below it, and their paths must be short.
+    with tempfile.TemporaryDirectory(prefix="core-") as folder:
+        home = Path(folder) / "home"
+        home.mkdir()
+        yield Controller(programs, home)

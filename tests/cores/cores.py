@@ -22,6 +22,8 @@ from sandbox import Sandbox
 
 #: What the collection itself supports on hosts.
 PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+#: Of them, those that come with a booted system and are not looked for on this machine.
+BOOTED = ("3.14",)
 #: What each ansible-core supports on hosts, oldest and newest, and what the table says of the versions below 3.9,
 #: https://docs.ansible.com/ansible/latest/reference_appendices/release_and_maintenance.html
 TARGETS = {
@@ -82,12 +84,12 @@ def _number(version: str) -> tuple[int, ...]:
 def table() -> str:
     """Return the table of the README: each ansible-core against the Pythons of hosts."""
     lines = [
-        "| ansible-core | runs on Python | " + " | ".join(f"host {python}" for python in PYTHONS) + " |",
+        "| ansible-core | on Python | " + " | ".join(f"host's {python}" for python in PYTHONS) + " |",
         "|---|---|" + "---|" * len(PYTHONS),
     ]
     for version in TARGETS:
         mine = [core for core in CORES if core.version == version]
-        cells = ["yes" if mine[0].supports(python) else "not by this core" for python in PYTHONS]
+        cells = [("hosts" if python in BOOTED else "yes") if mine[0].supports(python) else "-" for python in PYTHONS]
         lines.append(f"| {version} | {', '.join(core.python for core in mine)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -105,6 +107,7 @@ class Controller:
             "GATEWAY_CONFIG": None,
             "HOME": str(self.home),
             "TMPDIR": str(self.home),
+            "ANSIBLE_REMOTE_TEMP": str(self.home / "remote"),  # by default below the home of the user database
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_CONFIG": str(CHECKOUT / "tests" / "ansible.cfg"),

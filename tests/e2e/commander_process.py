@@ -25,12 +25,13 @@ MODULE = "ansible_collections.keeperpam.azure.plugins.modules.pam_rotation"
 
 #: Commander's version in the tests; KEEPERPAM_COMMANDER=newest takes what the package index has.
 VERSION = "18.1.8"
+NEWEST = os.environ.get("KEEPERPAM_COMMANDER") == "newest"
 
 
 @cache
 def commander_python() -> str:
     """Return the Python of an environment with Commander and the start-up file, made once and kept in .cache."""
-    if os.environ.get("KEEPERPAM_COMMANDER") == "newest":
+    if NEWEST:
         python = environment("commander-newest", sys.executable, "--upgrade", "keepercommander")
     else:
         python = environment("commander", sys.executable, f"keepercommander=={VERSION}", key=VERSION)
@@ -40,6 +41,13 @@ def commander_python() -> str:
     _put(site / "keeper_sandbox_start.py", START)
     _put(site / "keeper_sandbox_start.pth", "import keeper_sandbox_start\n")
     return python
+
+
+def commander_version() -> str:
+    """Return the version of Commander that is installed there."""
+    code = "import importlib.metadata; print(importlib.metadata.version('keepercommander'))"
+    done = subprocess.run([commander_python(), "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def _put(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from commander_process import NEWEST, commander_version
 from harness import FORMS, World, make_world
 
 #: The files whose tests take long, most of them by waiting.
@@ -30,6 +31,7 @@ LONG = (
     "test_taken_away",
     "test_two_secrets",
     "test_mutations",
+    "test_attach_faults",
 )
 
 
@@ -58,7 +60,8 @@ def form(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how the fault matrix went, and write its tables: the tests hand their results over as properties."""
+    """Say how the fault matrix went, and write its tables: the tests hand their results over as properties. Say which
+    Commander it was where nobody has chosen."""
     reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, [])]
     results = [value for one in reports for name, value in getattr(one, "user_properties", []) if name == "matrix"]
     if results:
@@ -67,3 +70,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("fault matrix")
         for line in write(results):
             terminalreporter.write_line(line)
+    if NEWEST:
+        terminalreporter.section(f"Keeper Commander {commander_version()}")

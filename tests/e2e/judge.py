@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import base64
 import copy
-import html
-import json
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 from harness import Result, World
 from looks import Looks
 
+from leaks import pieces_in
 from sandbox import Entry, Fault
 
 #: A run is over by then, whatever happens.
@@ -32,18 +29,6 @@ PUBLISHED = ("client_secret", "client_secret_id", "expires")
 #: before every replica that answers in turn had learned of it; the run says what is not so; a secret got out; the run
 #: does not end; the next run does not mend it; somebody else's things were touched; the case did not happen.
 KINDS = ("lost", "early", "wrong", "leak", "stuck", "unmended", "foreign", "idle")
-
-
-def forms_of(secret: str) -> set[str]:
-    """Return a secret in the forms in which it may get out."""
-    data = secret.encode()
-    encoded = {base64.b64encode(data).decode().rstrip("="), base64.urlsafe_b64encode(data).decode().rstrip("=")}
-    return {secret, quote(secret, safe=""), quote_plus(secret), html.escape(secret), json.dumps(secret)[1:-1], *encoded}
-
-
-def leaked(text: str, secrets: Iterable[str]) -> list[str]:
-    """Return the secrets that the text holds in some form, by their first characters."""
-    return [secret[:6] + "..." for secret in secrets if any(form in text for form in forms_of(secret))]
 
 
 @dataclass
@@ -190,7 +175,7 @@ class Judge:
 
     def _judge_words(self, result: Result) -> None:
         tokens = self.world.sandbox.issued_tokens()
-        for secret in leaked(result.said(), {*self.secrets, *self.world.secrets(), *tokens}):
+        for secret in pieces_in(result.said(), {*self.secrets, *self.world.secrets(), *tokens}):
             self.verdict.blame("leak", f"{secret} is in the output")
         if "Traceback" in result.said():
             self.verdict.blame("wrong", "a traceback was shown")

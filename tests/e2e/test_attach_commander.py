@@ -2,379 +2,459 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The playbook attach_pam_script with the real ansible-playbook, and a stand-in for Commander that lies as it does."""
+"""The module pam_rotation, under the real Commander: what it refuses, mends, asks for and says."""
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import re
-import stat
-import subprocess
-import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import environment
-from harness import CHECKOUT
+from commander_office import FIRST, GUID, NAME, OTHER, SECRET, Office, make_office
 
-HERE = Path(__file__).resolve().parent
-GUID = "ec64d6ec-23f2-4391-ac66-58e4b52472f2"
-SECRET = "pam~config~secret~4711"
-FIRST = "the~first~value~0815"
-ADMIN = "-AdminRecordUid0000001"  # a uid may begin with a hyphen
-CONTENT = b"print(1)\n"
-OWN = "-TargetRecordUid000001"
-
-
-@dataclass
-class Commander:
-    """A vault behind the stand-in, and a directory for what belongs to it."""
-
-    home: Path
-
-    @property
-    def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.home / "state.json").read_text("utf-8"))
-        return found
-
-    def change(self, **parts: Any) -> None:
-        (self.home / "state.json").write_text(json.dumps({**self.state, **parts}), "utf-8")
-
-    def calls(self) -> list[dict[str, Any]]:
-        log = self.home / "log"
-        return [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log.exists() else []
-
-    def play(self, *arguments: str, **variables: Any) -> tuple[int, str, int]:
-        """Run the playbook; return its status, its output and the number of tasks that changed something."""
-        given = {
-            "attach_records": [{"title": "billing-api", "application_object_id": GUID}],
-            "attach_folder": "Azure applications",
-            "attach_application": "AzureRotation",
-            "attach_gateway": "gateway 1",
-            "attach_gateway_config_file": str(self.home / "gateway.b64"),
-            "attach_pam_config": {
-                "title": "Azure production",
-                "environment": "azure",
-                "tenant_id": "contoso.onmicrosoft.com",
-                "client_id": GUID,
-                "client_secret": SECRET,
-            },
-            "attach_script": str(self.home / "rotate_azure_app.py"),
-            "attach_keeper_command": [sys.executable, str(HERE / "commander_standin.py")],
-            "attach_keeper_config": str(self.home / "commander.json"),
-            **variables,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
-        kept = ("PATH", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_CONFIG", "ANSIBLE_NOCOLOR")
-        environ = {name: os.environ[name] for name in kept}
-        environ.update(HOME=str(self.home), LC_ALL="C.UTF-8", COMMANDER_STATE=str(self.home / "state.json"))
-        environ.update(COMMANDER_LOG=str(self.home / "log"))
-        (self.home / "variables.json").write_text(json.dumps(given), "utf-8")
-        program = str(Path(sys.executable).with_name("ansible-playbook"))
-        command = [program, "keeperpam.azure.attach_pam_script", "-e", f"@{self.home}/variables.json", *arguments]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-        output = done.stdout + done.stderr
-        assert "template error" not in output, output
-        for secret in (SECRET, FIRST):
-            assert secret not in output
-            assert not any(secret in word for call in self.calls() for word in call["argv"])
-        changed = re.search(r"changed=(\d+)", done.stdout)
-        return done.returncode, output, int(changed[1]) if changed else -1
-
-    def add_record(self, uid: str, title: str, kind: str = "pamUser", **custom: str) -> None:
-        fields = [{"type": "text", "label": label, "value": [value]} for label, value in custom.items()]
-        record = {"type": kind, "title": title, "fields": [], "custom": fields}
-        self.change(records={**self.state["records"], uid: record})
-
-    def prepare(self) -> None:
-        """Let there be what the records share, as the playbook would make it."""
-        folder, application, gateway, config = (letter * 22 for letter in "FAGC")
-        fields = {"tenantId": ["contoso.onmicrosoft.com"], "clientId": [GUID], "clientSecret": [SECRET]}
-        self.change(
-            folders={folder: "Azure applications"},
-            apps={application: {"app_name": "AzureRotation", "shares": [{"uid": folder, "editable": True}]}},
-            gateways=[{"gateway_name": "gateway 1", "gateway_uid": gateway, "ksm_app_uid": application}],
-            configs={
-                config: {
-                    "uid": config,
-                    "name": "Azure production",
-                    "config_type": "pamAzureConfiguration",
-                    "gateway_uid": gateway,
-                    "shared_folder": {"uid": folder},
-                    "fields": fields,
-                }
-            },
-        )
-
-    def entries(self, title: str = "billing-api") -> list[dict[str, Any]]:
-        (record,) = [one for one in self.state["records"].values() if one["title"] == title]
-        return [item for one in record["fields"] if one["type"] == "script" for item in one["value"]]
+from commander.account import Rotation
+from sandbox import Fault, Sandbox
+from sandbox.crypto import new_uid
 
 
 @pytest.fixture
-def commander(tmp_path: Path) -> Commander:
-    empty = {"folders": {}, "apps": {}, "gateways": [], "configs": {}, "records": {}, "rotations": {}, "files": {}}
-    (tmp_path / "state.json").write_text(json.dumps({**empty, "lies": []}), "utf-8")
-    (tmp_path / "rotate_azure_app.py").write_bytes(CONTENT)
-    return Commander(tmp_path)
+def office(tmp_path: Path) -> Iterator[Office]:
+    with make_office(tmp_path) as made:
+        yield made
 
 
-def test_from_nothing_to_a_rotation_and_back(commander: Commander) -> None:
-    commander.add_record(ADMIN, "keeper-rotator")
+def test_everything_is_made_once_and_told_beforehand(office: Office) -> None:
     records = [
         {"title": "billing-api", "application_object_id": GUID, "verify": False, "lifetime_days": 90},
-        {"title": "orders = worker's", "application_object_id": GUID, "client_secret": FIRST},
+        {"title": "orders = worker's \N{EURO SIGN}/x", "application_object_id": GUID, "client_secret": FIRST},
     ]
-    given = {"attach_records": records, "attach_schedule": "0 0 4 * * ?", "attach_credentials": [ADMIN]}
+    before = office.state()
+    planned = office.run(check=True, records=records)
+    assert (planned.result["changed"], planned.status) == (True, "planned")
+    assert office.state() == before
+    assert not (office.home / "gateway.b64").exists()
 
-    before = json.dumps(commander.state)
-    status, output, changed = commander.play("--check", "--diff", **given)
-    assert (status, changed) == (0, 6), output  # folder, application, Gateway, configuration, and both records
-    assert json.dumps(commander.state) == before
+    made = office.set_up(records=records)
+    assert made.result["diff"] == planned.result["diff"]
+    assert office.complete("billing-api")
+    assert office.complete("orders = worker's \N{EURO SIGN}/x")
+    account = office.keeper.account
+    uids = {one["uid"]: one["title"] for one in made.result["records"]}
+    assert uids == {office.record(one["title"]).uid: one["title"] for one in records}
+    assert made.result["folder"] in account.folders
+    assert made.result["application"] in account.apps
+    assert made.result["gateway"] in [client.uid for _app, client in account.gateways().values()]
+    assert made.result["pam_config"] == office.record("Azure production").uid
+    fields = {one["label"]: (one["type"], one["value"]) for one in office.record("billing-api").data["custom"]}
+    assert fields["verify"] == ("text", ["false"])
+    assert fields["lifetime_days"] == ("text", ["90"])
+    assert fields["client_secret"] == ("secret", [])
+    assert office.record(records[1]["title"]).value("client_secret") == FIRST
+    assert office.record("Azure production").value("clientSecret") == SECRET
+    assert all(one.uid in account.scripts for one in office.record("billing-api").files)
 
-    status, output, changed = commander.play("-vvv", **given)
-    assert status == 0, output
-    state = commander.state
-    (folder,), (application,), (gateway,), (config,) = (
-        state["folders"],
-        state["apps"].values(),
-        state["gateways"],
-        state["configs"].values(),
+    state = office.state()
+    again = office.set_up(records=records)
+    assert (again.result["changed"], again.status) == (False, "unchanged")
+    assert office.state() == state
+
+
+def test_a_record_is_found_by_its_uid_and_what_others_wrote_stays(office: Office) -> None:
+    office.set_up(records=[{"title": "another", "application_object_id": OTHER}])
+    vault = office.sandbox.vault
+    record = office.keeper.account.put(
+        vault.pam_user("billing-api", Application_Object_Id=GUID, mine="stays"), office.folder()
     )
-    assert application["shares"] == [{"uid": folder, "editable": True}]
-    assert config["gateway_uid"] == gateway["gateway_uid"]
-    assert config["fields"]["clientSecret"] == [SECRET]
-    keys = commander.home / "gateway.b64"
-    assert base64.b64decode(keys.read_text("utf-8")) == b'{"gateway-config":1}'
-    assert stat.S_IMODE(keys.stat().st_mode) == 0o600
-    assert keys.read_text("utf-8").strip() not in output
-    for title in ("billing-api", "orders = worker's"):
-        (entry,) = commander.entries(title)
-        assert entry["recordRef"] == [ADMIN]
-        assert entry["command"] == "/opt/keeper-azure-rotation/venv/bin/python3"
-        assert base64.b64decode(state["files"][entry["fileRef"]]["content"]) == CONTENT
-    by_title = {one["title"]: one for one in state["records"].values()}
-    shown = {one["label"]: (one["type"], one["value"][0]) for one in by_title["billing-api"]["custom"]}
-    text = {"application_object_id": GUID, "verify": "false", "lifetime_days": "90"}
-    assert shown == {label: ("text", value) for label, value in text.items()}
-    assert by_title["orders = worker's"]["custom"][-1] == {
-        "type": "secret",
-        "label": "client_secret",
-        "value": [FIRST],
+    record.data["fields"][0].update(privacyScreen=True, enforceGeneration=False)
+    vault.add_record("login", "notes", [{"type": "note", "value": [f"see {record.uid}"]}])
+    office.set_up(records=[{"uid": record.uid, "application_object_id": GUID}])
+    assert office.complete()
+    assert record.data["fields"][0]["privacyScreen"] is True
+    labels = [one["label"] for one in record.data["custom"]]
+    assert labels == ["Application_Object_Id", "mine", "client_secret_id", "client_secret", "expires"]
+    assert not office.set_up(records=[{"uid": record.uid}]).result["changed"]
+
+
+def test_drift_is_mended_and_foreign_scripts_stay(office: Office) -> None:
+    office.set_up()
+    vault, record, config = office.sandbox.vault, office.record(), office.record("Azure production")
+    (good,) = office.entries()
+    for name, content in ((NAME, b"old"), ("other.sh", b"other"), (NAME, b"old")):
+        vault.attach_script(record, content, name, "sh")
+    script = next(one for one in record.data["fields"] if one["type"] == "script")
+    script["value"] = [*script["value"][1:3], {**good, "command": "python", "recordRef": ["gone"]}, script["value"][3]]
+    record.edit("application_object_id", OTHER)
+    rotation = office.keeper.account.rotations[record.uid]
+    rotation.disabled, rotation.resource = True, new_uid()
+    (app,) = office.keeper.account.apps.values()
+    app.shares[office.folder().uid] = ("folder", False)
+    office.keeper.account.controllers.clear()
+    config.edit("resourceGroups", "theirs")
+    admin = office.keeper.account.put(vault.pam_user("keeper-rotator"), office.folder())
+    mended = office.set_up(credentials=[admin.uid])
+    assert mended.result["changed"]
+    assert office.complete() is False  # by another script beside it
+    scripts = [(entry["fileRef"], entry["command"], entry["recordRef"]) for entry in office.entries()]
+    assert scripts[1:] == [(good["fileRef"], "python3", [admin.uid])]
+    assert scripts[0][1] == "sh"
+    assert len(record.files) == 2
+    assert config.value("resourceGroups") == "theirs"
+    assert not office.set_up(credentials=[admin.uid]).result["changed"]
+    # Without the option, the credentials of the script are as they are.
+    assert not office.set_up().result["changed"]
+
+
+def test_a_script_that_secrets_manager_has_attached_is_replaced_not_doubled(office: Office) -> None:
+    office.set_up()
+    record = office.record()
+    before = office.entries()[0]["fileRef"]
+    record.files[0].meta["title"] = f"{NAME} (keeperpam.azure sha256:{'0' * 64})"
+    office.set_up()
+    assert office.complete()
+    assert office.entries()[0]["fileRef"] != before
+    assert len(record.files) == 1
+
+
+@pytest.mark.parametrize("content", [b"", None, b"print(2)\n"], ids=["empty", "never uploaded", "another"])
+def test_what_is_downloaded_decides(office: Office, content: bytes | None) -> None:
+    office.set_up()
+    office.record().files[0].content = content
+    assert office.set_up().result["changed"]
+    assert office.complete()
+
+
+def _login_record(office: Office) -> None:
+    office.keeper.account.record("billing-api").data["type"] = "login"
+
+
+def _two(office: Office, title: str = "billing-api") -> None:
+    office.keeper.account.put(office.sandbox.vault.pam_user(title), None)
+    office.keeper.account.put(office.sandbox.vault.pam_user(title), None)
+
+
+def _outside(office: Office) -> None:
+    office.keeper.account.put(office.sandbox.vault.pam_user("billing-api", application_object_id=GUID), None)
+
+
+def _elsewhere(office: Office) -> None:
+    """A set-up of which the record belongs to another PAM configuration."""
+    office.set_up()
+    other = office.sandbox.vault.add_record("pamAzureConfiguration", "Other")
+    office.keeper.account.rotations[office.record().uid] = Rotation(other.uid, "", False)
+
+
+def _foreign(office: Office) -> None:
+    office.set_up()
+    office.keeper.account.strangers.add(office.record().uid)
+    office.record().files[0].content = b"old"
+
+
+def _off(office: Office) -> None:
+    office.set_up()
+    office.keeper.router.set_settings(office.record("Azure production").uid, rotation=False)
+
+
+def _other_gateway(office: Office) -> None:
+    office.set_up()
+    office.record("Azure production").field_named("pamResources")["value"][0]["controllerUid"] = new_uid()  # type: ignore[index]
+
+
+def _deleted_file(office: Office) -> None:
+    office.set_up()
+    office.record().files.clear()
+
+
+def _write(office: Office) -> None:
+    (office.home / "gateway.b64").write_text("somebody else's", "utf-8")
+
+
+def _two_folders(office: Office) -> None:
+    for _ in range(2):
+        office.keeper.account.add_folder("Azure applications")
+
+
+def _two_apps(office: Office) -> None:
+    for _ in range(2):
+        office.keeper.account.add_app("Azure rotation")
+
+
+CONFIG = {"title": "Azure production", "environment": "azure", "tenant_id": "contoso.com", "subscription_id": OTHER}
+RECORD = {"title": "billing-api", "application_object_id": GUID}
+#: What is prepared, what is asked for, what is said.
+REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "no records": (None, {"records": []}, "no record is named"),
+    "a record without a name": (None, {"records": [{"login": "x"}]}, "neither uid nor title"),
+    "a record twice": (None, {"records": [RECORD, RECORD]}, "named twice"),
+    "no object id": (None, {"records": [{"title": "a"}]}, "cannot be made without application_object_id"),
+    "an id that is none": (None, {"records": [{**RECORD, "application_object_id": "x"}]}, "it must be a GUID"),
+    "a policy that is none": (None, {"records": [{**RECORD, "retire_after": "soon"}]}, "retire_after"),
+    "five fields of cron": (None, {"schedule": "0 4 * * *"}, "it has 5 fields"),
+    "no question mark": (None, {"schedule": "0 0 4 * * *"}, "must be a question mark"),
+    "a time that is none": (None, {"schedule": "0 60 4 * * ?"}, "cannot be the minutes"),
+    "no such script": (None, {"script": "/nowhere/x.py"}, "cannot be read"),
+    "no folder": (None, {"folder": None}, "folder must be given"),
+    "no gateway file": (None, {"gateway_config_file": None}, "there is no Gateway gateway-1"),
+    "its folder missing": (None, {"gateway_config_file": "/nowhere/gw"}, "there is no directory /nowhere"),
+    "its file there": (_write, {}, "the file exists"),
+    "no subscription": (None, {"pam_config": {**CONFIG, "subscription_id": None}}, "without subscription_id"),
+    "no tenant": (None, {"pam_config": {**CONFIG, "tenant_id": None}}, "without tenant_id"),
+    "half a credential": (
+        None,
+        {"pam_config": {**CONFIG, "client_id": GUID}},
+        "has one of client_id and client_secret",
+    ),
+    "no environment": (None, {"pam_config": {"title": "x"}}, "there is no PAM configuration x"),
+    "local and nobody": (None, {"pam_config": {"title": "x", "environment": "local"}}, "has no admin identity"),
+    "an unknown uid": (None, {"records": [{"uid": "B" * 22}]}, "there is no record " + "B" * 22),
+    "an unknown credential": (None, {"credentials": ["B" * 22]}, "it was named as a credential"),
+    "two of one title": (_two, {}, "several PAM User records have the title billing-api"),
+    "two folders": (_two_folders, {}, "several shared folders have the name Azure applications"),
+    "two applications": (_two_apps, {}, "several Secrets Manager applications have the name"),
+    "outside every folder": (_outside, {}, "is not visible to the application Azure rotation"),
+    "another PAM configuration": (_elsewhere, {}, "belongs to another PAM configuration: Other"),
+    "not the owner": (_foreign, {}, "you are not the owner of the record billing-api"),
+    "rotation is off": (_off, {}, "rotation is switched off in the PAM configuration"),
+    "another Gateway": (_other_gateway, {}, "it belongs to another Gateway"),
+    "a file that is gone": (_deleted_file, {}, "has a file that your vault does not show"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused_before_anything_is_made(office: Office, case: str) -> None:
+    prepare, changes, message = REFUSED[case]
+    if prepare:
+        prepare(office)
+    before, file = office.state(), office.home / "gateway.b64"
+    content = file.read_bytes() if file.exists() else None
+    ended = office.run(**changes)
+    assert ended.failed
+    assert ended.status in ("bad_input", "refused")
+    assert message in ended.message, ended.message
+    assert office.state() == before
+    assert (file.read_bytes() if file.exists() else None) == content
+
+
+def test_a_vault_with_pam_users_and_no_shared_folder(office: Office) -> None:
+    for title in ("one", "two"):
+        office.keeper.account.put(office.sandbox.vault.pam_user(title), None)
+    office.set_up()
+    assert office.complete()
+
+
+@pytest.mark.parametrize("label", ["Tenant Id", "pamazuretenantid", "tenantId"])
+def test_a_configuration_that_somebody_else_has_made_is_taken(office: Office, label: str) -> None:
+    office.set_up()
+    office.record("Azure production").field_named("tenantId")["label"] = label  # type: ignore[index]
+    assert not office.set_up().result["changed"]
+    ended = office.run(pam_config={**CONFIG, "tenant_id": "fabrikam.com"})
+    assert "its tenantId is another" in ended.message
+
+
+def test_azure_without_a_credential_and_local_with_one(office: Office) -> None:
+    office.set_up(pam_config=CONFIG)
+    assert office.complete()
+    admin = office.keeper.account.put(office.sandbox.vault.pam_user("keeper-rotator"), office.folder())
+    made = office.set_up(
+        pam_config={"title": "Network", "environment": "local"},
+        credentials=[admin.uid],
+        records=[{"title": "orders", "application_object_id": GUID}],
+    )
+    assert made.result["pam_config"] == office.record("Network").uid
+    assert office.entries("orders")[0]["recordRef"] == [admin.uid]
+
+
+LOGINS = {
+    "DEVICE_APPROVAL_REQUIRED": "Keeper asks for the approval of this device",
+    "REQUIRES_2FA": "Keeper asks for a second factor",
+    "REQUIRES_AUTH_HASH": "Keeper asks for the master password",
+    "REDIRECT_CLOUD_SSO": "Keeper asks for a login with the identity provider",
+    "REQUIRES_DEVICE_ENCRYPTED_DATA_KEY": "Keeper asks for the approval of this device by an admin",
+    "ACCOUNT_LOCKED": "LOCKED",
+    "LICENSE_EXPIRED": "license has expired",
+}
+
+
+@pytest.mark.parametrize("state", LOGINS)
+def test_a_login_that_needs_a_person_is_refused_by_name(office: Office, state: str) -> None:
+    office.keeper.account.login_state = state
+    ended = office.run()
+    assert (ended.failed, ended.status) == (True, "refused")
+    assert LOGINS[state] in ended.message, ended.message
+    assert "Next: " in ended.message
+    assert office.asked()["start_login"] == 1
+
+
+def test_a_configuration_of_commander_that_cannot_be_used(office: Office) -> None:
+    assert "cannot be read" in office.run(commander_config="/nowhere/config.json").message
+    path = Path(office.options["commander_config"])
+    config = json.loads(path.read_text("utf-8"))
+    for text, message in (
+        ("{", "cannot be used"),
+        ("{}", "nobody is logged in"),
+        ('{"user": "a"}', "nobody is logged"),
+    ):
+        path.write_text(text, "utf-8")
+        assert message in office.run().message
+    assert not office.sandbox.log
+    office.keeper.account.device_token = b"?" * 32
+    path.write_text(json.dumps(config), "utf-8")
+    ended = office.run()
+    assert "Keeper does not know this device" in ended.message
+    assert set(office.asked()) == {"start_login"}
+
+
+def test_the_rules_of_the_users_roles(office: Office) -> None:
+    account = office.keeper.account
+    account.enforcements = {"booleans": {"allow_secrets_manager": True}}
+    assert "do not let you manage Gateways" in office.run().message
+    complexity = {"length": 30, "lower-use": True, "lower-min": 9, "digit-use": True, "digit-min": 9}
+    policy = json.dumps([{**complexity, "upper-use": True, "upper-min": 3, "special-use": False}])
+    account.enforcements = {
+        "booleans": {"allow_pam_gateway": True},
+        "jsons": {"generated_password_complexity": policy},
     }
-    assert [one["profile"] for one in state["rotations"].values()] == ["scripts_only"] * 2
-
-    status, output, changed = commander.play(**given)
-    assert (status, changed) == (0, 0), output
-    assert commander.state == state
-
-    status, output, changed = commander.play(attach_state="absent", **given)
-    assert (status, changed) == (0, 2), output
-    assert commander.entries() == []
-    assert commander.play(attach_state="absent", **given)[::2] == (0, 0)
-
-
-def test_drift_is_repaired_and_foreign_scripts_stay(commander: Commander, tmp_path: Path) -> None:
-    commander.add_record(OWN, "billing-api", application_object_id="00000000-0000-0000-0000-000000000000")
-    commander.add_record(ADMIN, "keeper-rotator")
-    commander.prepare()
-    assert commander.play(attach_records=[{"uid": OWN, "application_object_id": GUID}])[0] == 0
-    state = commander.state
-    (entry,) = state["records"][OWN]["fields"][0]["value"]
-    old = {"name": "rotate_azure_app.py", "content": base64.b64encode(b"old").decode()}
-    state["files"].update(old1=old, foreign={"name": "other.sh", "content": ""}, old2=old)
-    there = [{"fileRef": one, "recordRef": [], "command": "sh"} for one in ("old1", "foreign", "old2")]
-    state["records"][OWN]["fields"][0]["value"] = [*there, {**entry, "command": "python", "recordRef": ["gone"]}]
-    state["rotations"][OWN].update(profile="general", disabled=True)
-    next(iter(state["apps"].values()))["shares"][0]["editable"] = False
-    commander.change(**state)
-    given = {"attach_records": [{"uid": OWN, "application_object_id": GUID}], "attach_credentials": [ADMIN]}
-    status, output, _changed = commander.play(**given)
-    assert status == 0, output
-    assert commander.entries() == [
-        there[1],
-        {**entry, "recordRef": [ADMIN], "command": "/opt/keeper-azure-rotation/venv/bin/python3"},
-    ]
-    assert commander.state["rotations"][OWN]["profile"] == "scripts_only"
-    assert not commander.state["rotations"][OWN]["disabled"]
-    assert commander.state["records"][OWN]["custom"][0]["value"] == [GUID]
-    assert next(iter(commander.state["apps"].values()))["shares"][0]["editable"]
-
-    (tmp_path / "rotate_azure_app.py").write_bytes(b"print(2)\n")
-    status, output, changed = commander.play(**given)
-    assert (status, changed) == (0, 1), output
-    assert [one["command"] for one in commander.entries()] == ["sh", "/opt/keeper-azure-rotation/venv/bin/python3"]
-    words = [call["argv"][-1:] and call["argv"][6] for call in commander.calls() if "script" in call["argv"]][-2:]
-    assert words == ["add", "delete"]  # at no moment is there none
-
-
-LIES = {
-    "login": "Persistent login is not working",
-    "mkdir": "Shared folder Azure applications: Keeper Commander reported success, but the vault",
-    "app create": "Secrets Manager application AzureRotation: Keeper Commander reported success, but",
-    "share": "Edit permission of AzureRotation on Azure applications: Keeper Commander reported success, but",
-    "router": "Looks like router is down",
-    "gateway": "Gateway gateway 1: Keeper Commander reported success, but",
-    "config": "PAM configuration Azure production: Keeper Commander reported success, but",
-    "record-add": "Record billing-api: Keeper Commander reported success, but",
-    "rotation": "invalid revision",
-    "cron": "Schedule of billing-api: Keeper Commander reported success, but",
-    "owner": "only the record owner can attach",
-}
-
-
-@pytest.mark.parametrize("lie", LIES)
-def test_false_success_is_reported_as_failure(commander: Commander, lie: str) -> None:
-    if lie in ("record-add", "rotation", "cron", "owner"):
-        commander.prepare()
-    commander.change(lies=[lie])
-    status, output, _changed = commander.play(attach_schedule="0 0 4 * * ?")
-    assert status == 2, output
-    assert LIES[lie] in " ".join(output.split()), output
-    assert "Next: " in output
-
-
-def test_a_credential_that_is_dropped_in_silence_is_a_failure(commander: Commander) -> None:
-    commander.prepare()
-    status, output, _changed = commander.play(attach_credentials=["A" * 22])
-    assert status == 2
-    assert "with credential records that exist" in output
-
-
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "five fields of cron": ({"attach_schedule": "0 4 * * *"}, "six fields of cron"),
-    "no question mark": ({"attach_schedule": "0 0 4 * * *"}, "six fields of cron"),
-    "no records": ({"attach_records": []}, "attach_records must be a list"),
-    "no folder": ({"attach_folder": None}, "attach_folder, attach_application"),
-    "another method": ({"keeper_method": "magic"}, "keeper_method is commander"),
-    "no such script": ({"attach_script": "/nowhere.py"}, "it must be a file"),
-    "no such command": ({"attach_keeper_command": ["/nowhere/keeper"]}, "install keepercommander"),
-    "two of one title": ({}, "several PAM User records have this title"),
-    "another type": (
-        {"attach_records": [{"uid": OWN, "application_object_id": GUID}]},
-        "convert a record of",
-    ),
-    "an unknown uid": (
-        {"attach_records": [{"uid": "B" * 22, "application_object_id": GUID}]},
-        "no PAM User record with this uid",
-    ),
-    "an unknown field": ({"attach_records": [{"title": "a", "application_object_id": GUID, "x": 1}]}, "and may have"),
-    "no Gateway": ({"attach_gateway_config_file": None}, "it does not exist. Next: install it"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused(commander: Commander, case: str) -> None:
-    variables, message = BAD[case]
-    if case == "two of one title":
-        commander.add_record(OWN, "billing-api")
-        commander.add_record(ADMIN, "billing-api")
-    if case == "another type":
-        commander.add_record(OWN, "billing-api", "login")
-    before = commander.state
-    status, output, _changed = commander.play(**variables)
-    assert status == 2, output
-    assert message in " ".join(output.split()), output
-    assert commander.state == before
-    if "uid" not in case and "type" not in case and "title" not in case and "Gateway" not in case:
-        assert not commander.calls()
-
-
-def commander_python() -> str:
-    """The interpreter of an environment with the newest Commander, made once and kept in .cache."""
-    if not os.environ.get("KEEPERPAM_FULL"):
-        pytest.skip("installs keepercommander, a minute the first time: set KEEPERPAM_FULL=1")
-    return environment("commander", sys.executable, "keepercommander")
-
-
-def test_the_real_parsers_take_every_command_line(commander: Commander) -> None:
-    python = commander_python()
-    commander.add_record(ADMIN, "keeper-rotator")
-    commander.add_record(OWN, "billing-api")
-    records = [
-        {"uid": OWN, "application_object_id": GUID, "client_secret": FIRST},
-        {"title": "orders = worker's", "application_object_id": GUID, "verify": False},
-    ]
-    given = {"attach_records": records, "attach_credentials": [ADMIN], "attach_schedule": "0 0 4 * * ?"}
-    assert commander.play(**given)[0] == 0
-    state = commander.state
-    state["files"]["-OldScriptUid000000001"] = {"name": "rotate_azure_app.py", "content": "b2xk"}
-    entries = state["records"][OWN]["fields"][0]["value"]
-    entries[0].update(command="python", recordRef=["-GoneRecordUid00000001"])
-    entries.append({"fileRef": "-OldScriptUid000000001", "recordRef": [], "command": ""})
-    next(iter(state["apps"].values()))["shares"][0]["editable"] = False
-    commander.change(**state)
-    given["attach_records"] = records[:1]
-    assert commander.play(**given)[0] == 0
-    pam = {"title": "Local", "environment": "local", "network_cidr": "10.0.0.0/8"}
-    assert commander.play(attach_pam_config=pam, **given)[0] == 0
-    calls = commander.calls()
-    program = [python, str(HERE / "commander_parsers.py")]
-    done = subprocess.run(program, input=json.dumps(calls), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    understood = json.loads(done.stdout)
-    verbs = {one["command"] for one in understood}
-    assert verbs == {
-        "list-sf", "mkdir", "secrets-manager", "list", "get", "record-add", "record-update", "download-attachment",
-        "pam gateway list", "pam gateway new", "pam config list", "pam config new", "pam rotation edit",
-        "pam rotation list", "pam rotation info", "pam rotation script add", "pam rotation script edit",
-        "pam rotation script delete",
-    }  # fmt: skip
-    assert {one["config_filename"] for one in understood} == {str(commander.home / "commander.json")}
-    by_verb = {one["command"]: one["options"] for one in understood}
-    assert by_verb["pam rotation edit"]["schedule_cron_data"] == ["0 0 4 * * ?"]
-    assert by_verb["pam rotation script delete"] == {"script": "-OldScriptUid000000001", "record": OWN}
-    assert by_verb["pam rotation script add"]["add_credential"] == [ADMIN]
-    secrets = [one["options"].get("client_secret") for one in understood if one["command"] == "pam config new"]
-    assert SECRET in secrets
-    assert any(f"c.secret.client_secret={FIRST}" in str(one["options"]) for one in understood)
-
-
-SCHEDULES = {
-    "0 0 4 * * ?": True,
-    "0 */15 4-6 ? * 1": True,
-    "0 0 4 L * ?": True,
-    "0 0,30 4 1,15 1-6 ?": True,
-    "0 0 4 ? * 5L": True,
-    "0 4 * * *": False,
-    "0 0 4 * * *": False,
-    "0 60 4 * * ?": False,
-    "0 0 24 * * ?": False,
-    "0 0 4 32 * ?": False,
-    "0 0 4 * 13 ?": False,
-    "0 0 4 ? * ?": False,
-    "0 0 4 ? * MON": False,
-    "0 0 4 * * ? 2027": False,
-}
-
-
-def test_the_schedule_is_checked_no_laxer_than_commander_does(commander: Commander) -> None:
-    python = commander_python()
-    code = (
-        "import json, sys; from keepercommander.commands.discoveryrotation import validate_cron_expression as valid\n"
-        "print(json.dumps([valid(one, for_rotation=True)[0] for one in json.load(sys.stdin)]))"
+    office.set_up()
+    record = office.record()
+    password = record.value("password")
+    assert len(password) >= 30
+    assert sum(one.isdigit() for one in password) >= 9
+    # What is not touched is not held to the rules again.
+    record.edit("password", "short")
+    changed = [{"title": "billing-api", "application_object_id": GUID, "lifetime_days": 30}]
+    office.set_up(records=changed)
+    assert (record.value("password"), record.value("lifetime_days")) == ("short", "30")
+    account.enforcements["jsons"]["master_password_reentry"] = json.dumps(
+        {"operations": ["record_level"], "timeout": 5}
     )
-    good = [one for one, fine in SCHEDULES.items() if fine]
-    done = subprocess.run([python, "-c", code], input=json.dumps(good), capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [True] * len(good)
+    changed[0]["lifetime_days"] = 60
+    ended = office.run(records=changed)
+    assert "your role asks for the master password at each edit" in ended.message
+    assert record.value("lifetime_days") == "30"
 
 
-def test_the_templates_are_read_by_the_real_importer(commander: Commander) -> None:
-    python = commander_python()
-    code = (
-        "import json, sys; from keepercommander.importer.csv.csv import KeeperCsvImporter\n"
-        "read = lambda path: [[r.title, r.folders[0].domain, r.folders[0].can_edit, [f.label for f in r.fields]]"
-        " for r in KeeperCsvImporter().do_import(path)]\n"
-        "print(json.dumps([read(path) for path in sys.argv[1:]]))"
-    )
-    files = [str(CHECKOUT / "playbooks" / "files" / f"{name}_application.csv") for name in ("target", "admin")]
-    done = subprocess.run([python, "-c", code, *files], capture_output=True, text=True, check=True)
-    target, admin = json.loads(done.stdout)
-    labels = ["application_object_id", "client_secret_id", "client_secret", "expires"]
-    assert target == [["billing-api", "Azure applications", True, labels]]
-    more = ["application_object_id", "tenant_id", "application_client_id", *labels[1:]]
-    assert admin == [["keeper-rotator", "Azure applications", True, more]]
+def test_only_the_owner_may_attach(office: Office) -> None:
+    office.keeper.account.may_attach = False
+    ended = office.run()
+    assert (ended.failed, ended.status) == (True, "incomplete")
+    assert "only the record owner can attach post-rotation scripts" in ended.message
+    assert "run it as the owner" in ended.message
+    assert "only the record owner" in ended.result["records"][0]["problem"]
+    office.keeper.account.may_attach = True
+    office.set_up()
+    assert office.complete()
+
+
+def test_one_record_that_is_refused_does_not_keep_the_others(office: Office) -> None:
+    records = [{"title": f"app-{number}", "application_object_id": GUID} for number in range(4)]
+    office.sandbox.faults.add(Fault("router/set_record_rotation", nth=2, status=403))
+    ended = office.run(records=records)
+    assert ended.status == "incomplete"
+    assert "rotation of app-1" in ended.message
+    problems = [bool(one["problem"]) for one in ended.result["records"]]
+    assert problems == [False, True, False, False]
+    assert [office.complete(one["title"]) for one in records] == [True, False, True, True]
+    office.set_up(records=records)
+    assert all(office.complete(one["title"]) for one in records)
+
+
+def test_a_rotation_that_the_router_refuses_is_not_said_to_be_done(office: Office) -> None:
+    office.set_up()
+    rotation = office.keeper.account.rotations[office.record().uid]
+    rotation.resource = new_uid()
+    office.sandbox.faults.add(Fault("router/set_record_rotation", status=403, times=None))
+    ended = office.run()
+    assert (ended.failed, ended.status) == (True, "refused")
+    assert "rotation of billing-api" in ended.message
+    assert rotation.resource
+
+
+def test_somebody_who_saves_in_between_is_not_overwritten(office: Office) -> None:
+    office.set_up(schedule="daily")
+    record = office.record()
+    record.files[0].content = b"old"
+
+    def save(sandbox: Sandbox, entry: Any) -> None:
+        if entry.op == "files_add" and record.value("mine") is None:
+            record.edit("mine", "stays")
+
+    office.sandbox.watch(save)
+    office.set_up()
+    assert office.complete()
+    assert record.value("mine") == "stays"
+
+
+def test_schedules_are_spread_and_stay(office: Office) -> None:
+    records = [{"title": f"app-{number}", "application_object_id": GUID} for number in range(6)]
+    made = office.set_up(records=records, schedule="weekly")
+    times = {one["uid"]: one["schedule"] for one in made.result["records"]}
+    assert len(set(times.values())) == 6
+    assert all(" ? * " in one for one in times.values())
+    for schedule in ("weekly", None):
+        again = office.set_up(records=records, schedule=schedule)
+        assert not again.result["changed"]
+        assert {one["uid"]: one["schedule"] for one in again.result["records"]} == times
+    changed = office.set_up(records=records, schedule="0 0 4 * * ?")
+    assert {one["schedule"] for one in changed.result["records"]} == {"0 0 4 * * ?"}
+    assert {one["schedule"] for one in office.set_up(records=records, schedule="on-demand").result["records"]} == {
+        "on-demand"
+    }
+
+
+def test_a_session_that_ends_in_between(office: Office) -> None:
+    office.keeper.account.session_requests = 9
+    ended = office.run()
+    assert (ended.failed, ended.status) == (True, "incomplete")
+    assert "the session with Keeper has ended" in ended.message
+    assert office.asked()["start_login"] == 1
+    office.keeper.account.session_requests = None
+    office.set_up()
+    assert office.complete()
+
+
+def test_fifty_records_cost_one_login_and_one_sync_a_stage(office: Office) -> None:
+    records = [{"title": f"app-{number:02}", "application_object_id": GUID} for number in range(50)]
+    office.set_up(records=records, schedule="monthly")
+    asked = office.asked()
+    # One for each of five stages, one at the beginning, and Commander's own where it makes a PAM configuration.
+    assert (asked["start_login"], asked["sync_down"]) == (1, 7)
+    assert (asked["records_add"], asked["records_update"]) == (1, 1)
+    assert all(office.complete(one["title"]) for one in records)
+    again = office.set_up(records=records, schedule="monthly")
+    assert not again.result["changed"]
+    asked = office.asked()
+    assert (asked["start_login"], asked["sync_down"]) == (1, 1)
+    assert again.cpu < 15
+
+
+def test_absent_takes_the_script_and_leaves_all_else(office: Office) -> None:
+    office.set_up()
+    office.sandbox.vault.attach_script(office.record(), b"other", "other.sh", "sh")
+    gone = dict.fromkeys(("folder", "application", "gateway", "gateway_config_file", "pam_config"))
+    assert office.run(check=True, state="absent", **gone).result["changed"]
+    assert len(office.entries()) == 2
+    assert office.set_up(state="absent", **gone).result["changed"]
+    assert [entry["command"] for entry in office.entries()] == ["sh"]
+    assert office.record().uid in office.keeper.account.rotations
+    assert not office.set_up(state="absent", script="/nowhere/rotate_azure_app.py", **gone).result["changed"]
+    assert not office.set_up(state="absent", records=[{"title": "nobody's"}]).result["changed"]
+
+
+def test_the_gateways_configuration_is_one_for_good(office: Office) -> None:
+    office.set_up()
+    content = json.loads(base64.b64decode((office.home / "gateway.b64").read_text("utf-8")))
+    assert set(content) == {
+        "appKey",
+        "appOwnerPublicKey",
+        "clientId",
+        "hostname",
+        "privateKey",
+        "serverPublicKeyId",
+    }
+    assert content["hostname"] == office.keeper.host
+    # It is there now, and its keys with somebody else: they are not asked for again.
+    (office.home / "gateway.b64").unlink()
+    assert not office.set_up().result["changed"]
+    assert not (office.home / "gateway.b64").exists()

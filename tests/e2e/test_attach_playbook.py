@@ -44,34 +44,34 @@ def play(world: World, home: Path, **variables: Any) -> tuple[int, str, int]:
 
 
 def test_ksm_attaches_and_the_gateway_rotates(world: World, tmp_path: Path) -> None:
-    world.record.data["custom"].pop()  # a record without `expires`
-    status, output, changed = play(world, tmp_path, keeper_method="ksm")
+    custom = world.record.data["custom"]
+    custom.remove(next(one for one in custom if one["label"] == "expires"))
+    status, output, changed = play(world, tmp_path, attach_method="ksm")
     assert (status, changed) == (0, 2), output
-    assert 'set its rotation to \\"Run PAM scripts only\\"' in output
+    assert 'Rotation: \\"Run PAM scripts only\\", schedule on-demand, which Keeper Secrets Manager cannot set' in output
     assert world.sandbox.gateway.rotate(world.record.uid).returncode == 0
     assert world.agrees()
-    assert play(world, tmp_path, keeper_method="ksm")[::2] == (0, 0)
-    status, output, changed = play(world, tmp_path, keeper_method="ksm", attach_state="absent")
+    assert play(world, tmp_path, attach_method="ksm")[::2] == (0, 0)
+    status, output, changed = play(world, tmp_path, attach_method="ksm", attach_state="absent")
     assert (status, changed) == (0, 1), output
     assert world.record.files == []
 
 
 def test_manual_says_what_to_do_and_changes_nothing(world: World, tmp_path: Path) -> None:
     before = json.dumps(world.sandbox.vault.snapshot())
-    status, output, _changed = play(world, tmp_path, keeper_method="manual", attach_schedule="0 0 4 * * ?")
+    status, output, _changed = play(world, tmp_path, attach_method="manual", attach_schedule="0 0 4 * * ?")
     assert status == 0, output
     for text in (
         hashlib.sha256((tmp_path / SCRIPT.name).read_bytes()).hexdigest(),
         f"script command {sys.executable}",
         "schedule 0 0 4 * * ?",
         f"application_object_id = {world.app.object_id}",
-        "billing-api: fields done",
-        "billing-api: script still to be done",
+        "billing-api: fields done, script still to be done",
     ):
         assert text in output
     assert json.dumps(world.sandbox.vault.snapshot()) == before
     world.sandbox.vault.attach_script(world.record, tmp_path / SCRIPT.name, command=sys.executable)
-    assert "billing-api: script done" in play(world, tmp_path, keeper_method="manual")[1]
+    assert "billing-api: fields done, script done" in play(world, tmp_path, attach_method="manual")[1]
     world.record.shared = False
-    status, output, _changed = play(world, tmp_path, keeper_method="manual")
-    assert "billing-api: script could not be compared: the record" in output
+    status, output, _changed = play(world, tmp_path, attach_method="manual")
+    assert "script could not be compared: the record" in output

@@ -235,9 +235,14 @@ SITUATIONS: dict[str, tuple[Callable[[World], object], str, list[str]]] = {
     "tenant no id": (lambda w: w.configuration.edit("tenantId", "my tenant/x"), "bad_input", ["tenant id"]),
     "no admin secret": (lambda w: w.configuration.edit("clientSecret", ""), "bad_input", ["clientSecret"]),
     "no admin at all": (
-        lambda w: [w.configuration.edit(label, "") for label in ("clientId", "clientSecret")],
+        lambda w: [w.configuration.edit(label, "") for label in ("clientId", "clientSecret", "tenantId")],
         "bad_input",
         ["no client id and client secret"],
+    ),
+    "neither an admin nor a managed identity": (
+        lambda w: [w.configuration.edit(label, "") for label in ("clientId", "clientSecret")],
+        "refused",
+        ["no managed identity was found on this host", "Azure"],
     ),
     "authority over http": (
         lambda w: w.configuration.edit("Azure Authority FQDN", "http://localhost:1"),
@@ -357,7 +362,10 @@ def test_a_tuning_field_that_cannot_be_read(name: str, value: str) -> None:
         ({"pam_config": "AAAAAAAAAAAAAAAAAAAAAA"}, "AAAAAAAAAAAAAAAAAAAAAA"),
         ({"pam_config": None}, "no admin identity"),
         ({"client_id": "x"}, "tenant_id"),
-        ({"client_id": "x", "tenant_id": "y"}, "client_secret or certificate_path"),
+        (
+            {"client_id": "x", "tenant_id": "y"},
+            "oidc_token_file_path or managed_identity",
+        ),
         ({"client_id": "x", "tenant_id": "y", "certificate_path": "/nonexistent"}, "/nonexistent"),
     ],
 )

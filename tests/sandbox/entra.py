@@ -103,11 +103,15 @@ class Entra:
         self.directory = directory
         self.url = self.graph_url = ""
         self.assertions = Assertions()
-        self._grants: dict[str, Grant] = {}
+        self._grants: dict[str, Grant | None] = {}
 
     def grant(self, token: str) -> Grant | None:
         """What this access token stands for, None when it was never issued."""
         return self._grants.get(token)
+
+    def revoke(self) -> None:
+        """Let no access token that was issued be worth anything any more."""
+        self._grants = dict.fromkeys(self._grants, None)
 
     def issued(self) -> list[str]:
         """Every access token that was ever issued."""

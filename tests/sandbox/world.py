@@ -27,6 +27,9 @@ from .server import Listener
 from .state import Entry, State
 from .vault import Vault
 
+#: An address of the loopback at which nobody is.
+NOBODY = "http://127.0.0.1:9"
+
 
 class SandboxError(AssertionError):
     """A watcher failed, or the sandbox itself did; raised when it stops, so that no test passes over it."""
@@ -143,6 +146,8 @@ class Sandbox:
             "REQUESTS_CA_BUNDLE": self.ca_file,
             "SSL_CERT_FILE": self.ca_file,
             "GATEWAY_CONFIG": config,
+            # No client may meet the metadata service of the host that all this runs on.
+            "AZURE_POD_IDENTITY_AUTHORITY_HOST": NOBODY,
         }
         return {name: value for name, value in {**basis, **extra}.items() if value is not None}
 

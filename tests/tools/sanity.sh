@@ -4,7 +4,8 @@
 # PATH begins with the virtual environment that holds ansible-core.
 set -euo pipefail
 
-work=$1
+mkdir -p "$1"
+work=$(cd "$1" && pwd)
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 version=$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')

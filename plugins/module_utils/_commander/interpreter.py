@@ -18,7 +18,10 @@ import sys
 INSTALL = "install it, as with: pipx install keepercommander"
 _SECONDS = 30
 # pip writes a second form where the path is too long for the kernel or holds a space.
-_SHEBANG = re.compile(rb"\A#!\s*(?P<plain>/\S*python\S*)[^\n]*\n|\A#!/bin/sh\n'''exec' \"?(?P<long>/[^\"\n]+?)\"? ")
+_SHEBANG = re.compile(
+    rb"\A#!\s*(?P<plain>/\S*python\S*)[^\n]*\n"
+    rb"|\A#!/bin/sh\n'''exec' (?:\"(?P<quoted>/[^\"\n]+)\"|(?P<bare>/[^\s\"]+)) "
+)
 
 
 class NotFound(Exception):
@@ -52,7 +55,7 @@ def _python_of(command: str) -> str | None:
         head = file.read(4096)
     found = _SHEBANG.match(head)
     if found:
-        return os.fsdecode(found["plain"] or found["long"])
+        return os.fsdecode(found["plain"] or found["quoted"] or found["bare"])
     if head.startswith(b"#!") and b"pyenv" in head:
         real = _output([shutil.which("pyenv") or "pyenv", "which", os.path.basename(command)])
         return _python_of(real) if real and real != command else None

@@ -32,6 +32,8 @@ from typing import Any
 #: What this role makes in `venvs`: nothing else there is ever removed.
 OURS = re.compile(r"([0-9a-f]{16}|by-hand)-")
 BROKEN = "the present one is broken"
+#: Of a file system, in bytes: what is less is taken for none.
+SMALL = 4 << 20
 #: What to do about what pip says. The first that matches counts.
 ADVICE = (
     (
@@ -198,7 +200,7 @@ class Environments:
         environ = {**os.environ, "TMPDIR": str(temporary)}
         self._run("making it", environ, settings["python"]["path"], "-I", "-m", "venv", str(folder))
         lock = folder / "requirements.txt"
-        lock.write_text(settings["lock"], encoding="utf-8")
+        lock.write_text(settings["lock"] + "\n", encoding="utf-8")
         # Wheels alone: what is built here would bring in build tools that no hash covers.
         pip = ["pip", "install", "--no-input", "--disable-pip-version-check", "--no-cache-dir", "--progress-bar", "off"]
         pip += ["--require-hashes", "--only-binary", ":all:", "--requirement", str(lock)]
@@ -221,7 +223,10 @@ class Environments:
             check=False,
         )
         if done.returncode:
-            raise Fault(f"It failed at {step}: {explain(done.stdout)}")
+            state = os.statvfs(self.venvs)
+            # Not all of them tell when there is none.
+            full = "No space left. " if state.f_bavail * state.f_frsize < SMALL else ""
+            raise Fault(f"It failed at {step}: {explain(full + done.stdout)}")
 
     def _switch(self, folder: Path, worth_keeping: bool) -> None:
         with ExitStack() as undo:

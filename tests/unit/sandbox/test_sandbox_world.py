@@ -48,7 +48,8 @@ def test_the_gateway_runs_the_attached_script_and_keeps_its_streams(sb: Sandbox,
     saw = json.loads(run.stdout)
     assert (run.returncode, run.stderr, run.name) == (3, "to stderr\n", "echo.py")
     assert (saw["cwd"], saw["mode"]) == ("/", 0o700)
-    assert set(saw["environ"]) - {"LC_CTYPE"} == {"PATH", "REQUESTS_CA_BUNDLE", "GATEWAY_CONFIG", "EXTRA"}
+    given = {"PATH", "REQUESTS_CA_BUNDLE", "GATEWAY_CONFIG", "AZURE_POD_IDENTITY_AUTHORITY_HOST", "EXTRA"}
+    assert set(saw["environ"]) - {"LC_CTYPE"} == given
     assert not os.path.exists(saw["file"])
     assert sb.log == [], "what the Gateway reads is not the script's doing"
     stdin = saw["stdin"]

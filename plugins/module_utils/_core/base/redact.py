@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -189,13 +188,6 @@ class Log:
             self._write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + line + "\n")
         except (OSError, ValueError):
             self._write = _discard
-
-
-def to_stderr(line: str) -> None:
-    """Write a line to stderr at once; where there is no stderr, nowhere."""
-    if sys.stderr is not None:
-        sys.stderr.write(line)
-        sys.stderr.flush()
 
 
 def _discard(line: str) -> None:

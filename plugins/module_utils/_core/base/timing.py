@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 import time
@@ -99,7 +100,8 @@ class Budget:
 def catch_signals(budget: Budget) -> None:
     """Turn the first SIGTERM, SIGINT or SIGHUP of this process into Stopped, and the end of a phase into OutOfTime.
 
-    For a process that does nothing else: the handlers stay until it ends.
+    For a process that does nothing else: the handlers stay until it ends. A signal that is ignored, as by ``nohup``,
+    stays so.
     """
     seen: list[int] = []
 
@@ -108,7 +110,11 @@ def catch_signals(budget: Budget) -> None:
             seen.append(number)
             raise Stopped("interrupted by " + signal.Signals(number).name)
 
-    for number in _SIGNALS:
+    caught = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in caught:
         signal.signal(number, on_signal)
+    if hasattr(signal, "pthread_sigmask"):
+        # While Python finishes its handlers have gone, and a signal would take the place of the exit status.
+        atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, caught)
     if _ALARM is not None:
         signal.signal(_ALARM, budget.on_alarm)

@@ -23,6 +23,7 @@ from ..services.credentials import Identity
 from ..services.entra import Answer, Cloud, Entra
 from ..services.graph import Graph
 from ..services.http import Http
+from ..services.managed_identity import host_service
 from .evidence import published_in
 from .identity import choose
 from .outcome import Outcome, verdict
@@ -183,7 +184,8 @@ class Doctor:
         self._entra = Entra(self._http, self._cloud, identity.tenant_id, self._budget, self._log)
         self._graph = Graph(self._http, self._cloud.graph, identity.client_id, self._sign_in, self._log)
         self._graph.connect()
-        text = "this host has its token" if identity.managed else f"it signs in at {self._cloud.authority}"
+        managed, authority = identity.managed, self._cloud.authority
+        text = f"{host_service()[0]} gives its tokens" if managed else f"it signs in at {authority}"
         self._add("admin", OK, text)
 
     def _sign_in(self) -> Secret:

@@ -6,21 +6,25 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
+import codecs
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from ..base.encoded import decode, mistake
 from ..base.errors import BadInput
 from ..base.labels import Labelled, text_of
 from ..base.redact import bounded
+from ..services.configuration import read_configuration
 from ..services.secrecy import learn
 
-_TODO = "let the Gateway run the script, or pass it the line that the Gateway does"
+RUN_BY_GATEWAY = "let the Gateway run the script, or pass it the line that the Gateway does"
 _LONGEST = 64 * 1024 * 1024
+# Where programs wrap base64. A line of the Gateway's is longer.
+_WIDTHS = range(57, 101)
 # Text in the variable itself, or the path of a file; first that is there.
 _VARIABLES = (
     ("GATEWAY_CONFIG", False),
@@ -58,19 +62,19 @@ def read_request(stream: IO[bytes]) -> Request:
     while not line.strip():
         line = stream.readline(_LONGEST)
         if not line:
-            raise BadInput("stdin is empty", todo=_TODO)
+            raise BadInput("stdin is empty", todo=RUN_BY_GATEWAY)
     message = _decode(line, "stdin")
     if not isinstance(message, dict):
-        raise BadInput("stdin holds no JSON object", todo=_TODO)
+        raise BadInput("stdin holds no JSON object", todo=RUN_BY_GATEWAY)
     missing = [key for key in ("userRecordUid", "records") if key not in message]
     if missing:
-        raise BadInput("stdin lacks " + " and ".join(missing), todo=_TODO)
+        raise BadInput("stdin lacks " + " and ".join(missing), todo=RUN_BY_GATEWAY)
     records = message["records"]
     if not isinstance(records, str):
-        raise BadInput("records on stdin is no text", todo=_TODO)
+        raise BadInput("records on stdin is no text", todo=RUN_BY_GATEWAY)
     items = _decode(records.encode("ascii", "replace"), "records on stdin") if records.strip() else []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise BadInput("records on stdin is no JSON array of objects", todo=_TODO)
+        raise BadInput("records on stdin is no JSON array of objects", todo=RUN_BY_GATEWAY)
     learn((key, key, value) for item in (message, *items) for key, value in item.items())
     return Request(
         _uid(message, "userRecordUid", required=True),
@@ -81,17 +85,19 @@ def read_request(stream: IO[bytes]) -> Request:
 
 def _decode(data: bytes, what: str) -> Any:
     text = data.strip()
-    if text.startswith(b"\xef\xbb\xbf"):  # PowerShell may put a byte order mark in front
-        text = text[3:]
+    if text.startswith(codecs.BOM_UTF8):  # PowerShell may put a byte order mark in front
+        text = text[len(codecs.BOM_UTF8) :]
+    why, todo = mistake(data)
     try:
-        compact = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-        decoded = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+        decoded = decode(text)
     except (ValueError, binascii.Error):
-        raise BadInput(f"{what} is no base64", todo=_TODO) from None
+        raise BadInput(f"{what} is no base64", why, todo or RUN_BY_GATEWAY) from None
     try:
         return json.loads(decoded.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise BadInput(f"{what} is base64, but not of JSON", todo=_TODO) from None
+        if decoded.startswith(b"{") and len(text) in _WIDTHS:
+            why, todo = "it is wrapped over lines, the first was read", "pass one line, as base64 -w0 writes it"
+        raise BadInput(f"{what} is base64, but not of JSON", why, todo or RUN_BY_GATEWAY) from None
 
 
 def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
@@ -99,7 +105,7 @@ def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
     if value is None and not required:
         return ""
     if not isinstance(value, str) or (required and not value.strip()):
-        raise BadInput(f"{key} on stdin is no record uid", todo=_TODO)
+        raise BadInput(f"{key} on stdin is no record uid", todo=RUN_BY_GATEWAY)
     return value.strip()
 
 
@@ -114,7 +120,7 @@ def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | 
     It is read once and never opened for writing. The first source that is there counts: one that is there but cannot
     be read is an error, no reason to go on to the next. Raises BadInput.
     """
-    read = read or _read_file
+    read = read or read_configuration
     for name, is_path in _VARIABLES:
         value = environ.get(name, "").strip()
         if value:
@@ -140,13 +146,3 @@ def _is_there(path: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _read_file(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_LONGEST).decode("utf-8-sig")
-    except (OSError, ValueError) as problem:
-        why = getattr(problem, "strerror", None) or "it is no text"
-        todo = "correct the path" if isinstance(problem, FileNotFoundError) else "run the script as the Gateway's user"
-        raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo) from None

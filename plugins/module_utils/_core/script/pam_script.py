@@ -12,10 +12,11 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from contextlib import suppress
 
-from ..base.errors import BadInput, Refused, Stopped
-from ..base.redact import Log, foreign, scrub, to_stderr
+from ..base.errors import BadInput, OutOfTime, Refused, Stopped
+from ..base.output import Outlet
+from ..base.redact import Log, foreign, scrub
 from ..base.timing import Budget, catch_signals
 from ..base.version import VERSION
 from ..rotation.doctor import dry_run
@@ -30,7 +31,7 @@ from ..services.entra import MSAL_PROBLEM
 from ..services.files import certificates_of
 from ..services.http import Http
 from ..services.vault import KSM_PROBLEM, Vault, parse_configuration
-from .gateway import Request, find_configuration, read_request
+from .gateway import RUN_BY_GATEWAY, Request, find_configuration, read_request
 
 _HELP = """Rotates the client secret of a Microsoft Entra application and publishes it in its Keeper record.
 The Keeper Gateway runs it as a PAM Script (rotation method "Run PAM scripts only") and passes it the record on
@@ -38,6 +39,9 @@ stdin: one line, base64 of a JSON object with userRecordUid, providerRecordUid a
 array. It writes its steps to stderr and one line of JSON to stdout."""
 _EPILOG = """exit status: 0 rotated, 1 bug, 2 bad input, 3 refused, 4 rolled back, 5 incomplete (new secret valid, old
 ones remain), 6 orphan (a new secret could not be removed)"""
+
+# The Gateway writes its line as soon as it has started the script.
+_STDIN_SECONDS = 20.0
 
 
 def missing_libraries() -> dict[str, str]:
@@ -62,10 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.record and sys.stdin is not None and sys.stdin.isatty():
         parser.print_help(sys.stderr)
         return BadInput.exit_status
-    log = Log(to_stderr, options.debug)
+    _leave_no_core()
+    outlet = Outlet()
+    log = Log(lambda line: outlet.write(sys.stderr, line), options.debug)
     outcome = _run(log, options, os.environ)
-    _print({"version": VERSION, **outcome.as_dict()})
+    with suppress(OSError, ValueError):  # nobody reads: the exit status still tells
+        outlet.write(sys.stdout, json.dumps({"version": VERSION, **outcome.as_dict()}) + "\n")
     return outcome.exit_status
+
+
+def _leave_no_core() -> None:
+    """A crash of a library would write what is in memory to a file."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
@@ -87,7 +102,7 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         def task() -> Task:
             if not requests:
                 named = Request(options.record, options.provider, ()) if options.record else None
-                requests.append(named or read_request(_stdin()))
+                requests.append(named or _request(budget))
             return prepare(requests[0], http, budget, log, environ)
 
         outcome = dry_run(task, http, budget, log, options.check) if dry else perform(task, http, budget, log)
@@ -98,20 +113,27 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
     except Stopped as stop:
         # Only outside of a rotation's phases, where nothing has begun or everything has ended.
         return ended(Refused("the run was stopped", str(stop), "run it again"), {}, log)
+    except MemoryError:
+        todo = "give it more memory, or end what takes it, and run it again"
+        return ended(Refused("the run was stopped", "this host has no memory left", todo), {}, log)
     except Exception as bug:
         what = f"a bug: {type(bug).__name__}: {foreign(bug)}"
         text = verdict("error", {}, what, "", "run it with --debug and report it")
         log.say(text)
         if options.debug:
             for line in traceback.format_exc().splitlines():
-                log.detail(line)
+                log.detail(foreign(line))
         return Outcome("error", 1, scrub(text), False)
 
 
-def _stdin() -> IO[bytes]:
+def _request(budget: Budget) -> Request:
     if sys.stdin is None:
-        raise BadInput("stdin is closed", todo="let the Gateway run the script")
-    return sys.stdin.buffer
+        raise BadInput("stdin is closed", todo=RUN_BY_GATEWAY)
+    try:
+        with budget.phase("read the Gateway's line", _STDIN_SECONDS):
+            return read_request(sys.stdin.buffer)
+    except OutOfTime as end:
+        raise BadInput("no complete line came on stdin", str(end), RUN_BY_GATEWAY) from None
 
 
 def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Mapping[str, str]) -> Task:
@@ -154,15 +176,6 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
         files=files,
     )
     return Task(vault, record, sources, policy_of(own))
-
-
-def _print(outcome: dict[str, Any]) -> None:
-    try:
-        sys.stdout.write(json.dumps(outcome) + "\n")
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):
-        # Nobody reads: the exit status still has to tell. Python would replace it when it flushes at exit.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 if __name__ == "__main__":

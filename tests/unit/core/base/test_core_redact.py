@@ -30,7 +30,6 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact 
     scrub,
     scrub_all,
     searched_for,
-    to_stderr,
 )
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.entra import Identity
 from hypothesis import given, settings
@@ -374,13 +373,6 @@ def test_the_log_survives_a_broken_stderr_and_leaves_it_alone(problem):
     log.say("third")
     assert len(tries) == 1
     assert log.steps == ["first", "third"]
-
-
-def test_to_stderr_writes_and_does_without(capsys, monkeypatch):
-    to_stderr("a line\n")
-    assert capsys.readouterr().err == "a line\n"
-    monkeypatch.setattr(sys, "stderr", None)
-    to_stderr("a line\n")
 
 
 def test_the_mask_itself_is_not_searched_for():

@@ -131,6 +131,16 @@ def test_the_first_signal_stops_and_later_ones_do_not(handlers, number):
     signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_ignored_stays_ignored(handlers, number):
+    signal.signal(number, signal.SIG_IGN)
+    timing.catch_signals(Budget())
+    signal.raise_signal(number)
+    others = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} - {number}
+    assert signal.getsignal(number) is signal.SIG_IGN
+    assert all(callable(signal.getsignal(other)) for other in others)
+
+
 def test_a_shielded_run_is_not_stopped(handlers):
     budget = Budget()
     timing.catch_signals(budget)
