@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+from commander_office import FIRST, SECRET, make_office
+from commander_process import commander_python
 from harness import CHECKOUT, SCRIPT, make_world
 
 from cores import Controller
@@ -79,21 +82,44 @@ def test_rotate_refuses_before_anything_changes(controller: Controller, slip: st
 
 
 @pytest.mark.parametrize("method", ["ksm", "manual"])
-def test_attach_pam_script(controller: Controller, method: str) -> None:
+def test_attach_pam_script_with_secrets_manager(controller: Controller, method: str) -> None:
     with make_world() as world:
+        record = {
+            "uid": world.record.uid,
+            "title": "billing-api",
+            "application_object_id": world.app.object_id,
+            "client_secret": world.old.text,
+        }
         variables = {
-            "attach_records": [
-                {"uid": world.record.uid, "title": "billing-api", "application_object_id": world.app.object_id}
-            ],
+            "attach_records": [record],
             "attach_script": str(SCRIPT),
             "attach_ksm_config": {**world.sandbox.client_config(), "a number": "7"},
-            "keeper_method": method,
+            "attach_method": method,
         }
         done = controller.play(world.sandbox, "keeperpam.azure.attach_pam_script", variables, "-vvvv")
         said = done.stdout + done.stderr
         assert done.returncode == 0, said
         assert len(world.record.files) == (1 if method == "ksm" else 0)
         assert pieces_in(said, world.secrets()) == []
+
+
+def test_attach_pam_script_with_commander(controller: Controller, tmp_path: Path) -> None:
+    with make_office(tmp_path) as office:
+        variables = {f"attach_{name}": value for name, value in office.options.items()}
+        variables["attach_records"] = [{**variables["attach_records"][0], "client_secret": FIRST}]
+        variables["attach_keeper_command"] = str(Path(commander_python()).with_name("keeper"))
+        environ = office.keeper.environ(controller.home)
+        command = ("keeperpam.azure.attach_pam_script", variables, "-vvvv", "--diff")
+        done = controller.play(office.sandbox, *command, **environ)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        assert office.complete()
+        assert office.record().value("client_secret") == FIRST
+        assert pieces_in(said, [SECRET, FIRST, office.keeper.account.config["private_key"]]) == []
+        state = office.state()
+        done = controller.play(office.sandbox, *command, **environ)
+        assert "changed=0" in done.stdout, done.stdout
+        assert office.state() == state
 
 
 def test_the_others_can_be_read(controller: Controller) -> None:
