@@ -40,9 +40,11 @@ def test_the_modules(controller: Controller, tmp_path: Path) -> None:
         wrong = ["bad_input", "bad_input"]
         assert statuses == {
             "record": ["planned", "changed", "unchanged", *wrong],
+            "rotation": ["bad_input"],
             "script": ["planned", "changed", "unchanged", *wrong],
             "secret": ["planned", "rotated", "unchanged", *wrong],
         }
+        assert "Next: " in results.pop("rotation")[0]["msg"]
         for name, (check, real, again, argument, missing) in results.items():
             assert [one["changed"] for one in (check, real, again)] == [True, True, False], name
             assert check["diff"], name
