@@ -73,6 +73,15 @@ if "ANSIBLE_TEST_ANSIBLE_LIB_ROOT" not in os.environ:  # else ansible-test has s
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
+
+def pytest_collection() -> None:
+    """Keep coverage out of the environment of all children but the modules (tests/e2e/harness.py): none of the others
+    runs a line of what is measured, but each would take longer."""
+    config = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    if config:
+        os.environ["MODULE_COVERAGE"] = config
+
+
 with contextlib.suppress(ImportError):
     from hypothesis import settings
 

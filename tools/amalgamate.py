@@ -45,7 +45,7 @@ if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "saf
 if sys.version_info < (3, 9):
     if sys.stderr is not None:
         sys.stderr.write(
-            f"BAD INPUT: this script needs Python 3.9 or newer, and was started with Python {{sys.version.split()[0]}} "
+            f"BAD_INPUT: this script needs Python 3.9 or newer, and was started with Python {{sys.version.split()[0]}} "
             f"({{sys.executable}}). Next: let the script command name a newer one.\\n"
         )
     sys.exit(2)

@@ -24,7 +24,7 @@ if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "saf
 if sys.version_info < (3, 9):
     if sys.stderr is not None:
         sys.stderr.write(
-            f"BAD INPUT: this script needs Python 3.9 or newer, and was started with Python {sys.version.split()[0]} "
+            f"BAD_INPUT: this script needs Python 3.9 or newer, and was started with Python {sys.version.split()[0]} "
             f"({sys.executable}). Next: let the script command name a newer one.\n"
         )
     sys.exit(2)
@@ -33,6 +33,7 @@ import argparse
 import atexit
 import base64
 import binascii
+import codecs
 import contextlib
 import copy
 import errno
@@ -732,10 +733,11 @@ _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A private key and its certificate, both PEM, and when the certificate ends."""
+    """A private key and its certificate, both PEM, with the certificate's SHA-1 thumbprint (hex) and its end."""
 
     private_key: Secret
     certificate: str
+    thumbprint: str
     end: datetime
 
 
@@ -749,6 +751,7 @@ def open_certificate(source: Certificate) -> KeyPair:
     # It comes with msal. Most runs need none of it, and it takes long to load.
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.hashes import SHA1
 
     passphrase = source.passphrase.reveal().encode() if source.passphrase else None
     try:
@@ -763,7 +766,9 @@ def open_certificate(source: Certificate) -> KeyPair:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        return KeyPair(Secret(private.decode()), own.public_bytes(serialization.Encoding.PEM).decode(), _end(own))
+        thumbprint = own.fingerprint(SHA1()).hex()  # noqa: S303 - RFC 7515 names a certificate by it, as "x5t"
+        end: datetime = own.not_valid_after_utc
+        return KeyPair(Secret(private.decode()), own.public_bytes(serialization.Encoding.PEM).decode(), thumbprint, end)
     except _Unusable as problem:
         why = str(problem)
     except Exception as problem:  # whatever is in the file; the texts of these errors may quote it
@@ -806,14 +811,6 @@ def _pfx(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
     raise _Unusable(f"{why}, or it is neither PEM nor PFX")
 
 
-def _end(certificate: Any) -> datetime:
-    if hasattr(certificate, "not_valid_after_utc"):  # from cryptography 42 on
-        end: datetime = certificate.not_valid_after_utc
-        return end
-    naive: datetime = certificate.not_valid_after
-    return naive.replace(tzinfo=timezone.utc)
-
-
 # ---- services.connection --------------------------------------------------------------------------------------------
 # Connections of requests and urllib3: one trust for all, families of addresses raced, and the truth where none comes.
 #
@@ -844,6 +841,7 @@ _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")
 # The "Connection Attempt Delay" of https://www.rfc-editor.org/rfc/rfc8305#section-5, seconds.
 _HEAD_START = 0.25
+_NAME = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]+(?:%\w+)?")
 _NO_HANDLES = (errno.EMFILE, errno.ENFILE)
 
 
@@ -1057,6 +1055,8 @@ def race(host: str, port: int, timeout: float, line: Line, name: str) -> socket.
     """
     end = time.monotonic() + timeout
     failures: list[str] = []
+    if not _NAME.fullmatch(host):  # requests encodes a space, and the resolver looks for what comes out
+        raise NotConnected(_NO_HOST, HOST, lasting=True)
     try:
         with selectors.DefaultSelector() as begun:  # first, since a resolver that finds no file handle does not say so
             addresses = in_turn(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), line.families.get(host))
@@ -1407,7 +1407,8 @@ PATIENCE = 30.0
 ARC_AGENT = "/opt/azcmagent/bin/himds"
 ARC_KEYS = "/var/opt/azcmagent/tokens"
 ARC_GROUP = "himds"
-_VM_ADDRESS = "http://169.254.169.254"
+_VM, _VM_ADDRESS = "an Azure VM's metadata service", "http://169.254.169.254"
+_ARC = "Azure Arc's agent"
 
 
 def host_service() -> tuple[str, str]:
@@ -1428,8 +1429,8 @@ def host_service() -> tuple[str, str]:
     if kind is msal_sources.MACHINE_LEARNING:
         return "Azure Machine Learning", os.environ.get("MSI_ENDPOINT", "")
     if kind is msal_sources.AZURE_ARC:
-        return "Azure Arc's agent", endpoint or "http://localhost:40342"
-    return "an Azure VM's metadata service", os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _VM_ADDRESS)
+        return _ARC, endpoint or "http://localhost:40342"
+    return _VM, os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _VM_ADDRESS)
 
 
 class ManagedIdentity:
@@ -1492,14 +1493,15 @@ class ManagedIdentity:
             why = f"the key that Azure Arc's agent has named cannot be read ({problem.strerror or 'no reason'})"
             raise self._refused(why, f"see whether the agent writes to {ARC_KEYS}") from None
         except Exception as problem:  # whatever msal makes of an answer; its text may quote it
-            if client_id and transport.last is not None and transport.last.status == 200:
-                raise self._refused(f"{self._service} has not confirmed that identity") from None
-            answer = {}
             self._log.detail(f"msal: {type(problem).__name__}")
+            # An agent that knows the host's own identity alone; older versions of msal do not even ask it.
+            if client_id and self._service == _ARC and (transport.last is None or transport.last.status == 200):
+                raise self._refused(f"{_ARC} has not confirmed that identity") from None
+            answer = {}
         return (answer if isinstance(answer, dict) else {}), transport.last
 
     def _looked_for(self) -> str:
-        if self._service != "an Azure VM's metadata service":
+        if self._service != _VM:
             return ""
         return (
             f"; nor is it App Service (IDENTITY_ENDPOINT and IDENTITY_HEADER are not set) or one of Azure Arc's "
@@ -1620,6 +1622,8 @@ _WORDS = {
 # Waiting changes none of these for an application that exists.
 _FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011}
 _ADMIN_ATTEMPTS = 3
+# From this msal on the certificate is enough, and its SHA-256 thumbprint is used.
+_WITHOUT_THUMBPRINT = (1, 35)
 
 
 @dataclass(frozen=True)
@@ -1753,6 +1757,8 @@ class Entra:
         if identity.certificate:
             pair = open_certificate(identity.certificate)
             credential = {"private_key": pair.private_key.reveal(), "public_certificate": pair.certificate}
+            if _msal_version() < _WITHOUT_THUMBPRINT:
+                credential["thumbprint"] = pair.thumbprint
         elif identity.token:
             token = identity.token.fetch()
             credential = {"client_assertion": token.reveal}
@@ -1852,6 +1858,10 @@ class _Transport:
         name = "sign-in of the admin application" if method == "POST" else "discovery"
         self.last = self._http.call(method, url, name=name, headers=headers, body=body, query=query, retry=_retry)
         return self.last
+
+
+def _msal_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", msal.__version__)[:2])
 
 
 def _is_below(url: Any, root: str) -> bool:
@@ -2234,6 +2244,60 @@ def _server_time(reply: Reply) -> datetime:
         return datetime.now(timezone.utc)
 
 
+# ---- base.encoded ---------------------------------------------------------------------------------------------------
+# Base64 as people and programs write it, and what they give in its place.
+
+
+_QUOTES = ("'", '"', "\u2018", "\u2019", "\u201c", "\u201d")
+_BEGINNINGS = (b"{", b"[")
+# Reasons, each with the next step.
+IS_JSON = "it is JSON itself", "pass base64 of it"
+CUT_OFF = "it is cut off or damaged", "give the whole of it"
+
+
+def decode(data: bytes) -> bytes:
+    """Return what the base64 holds, of either alphabet, padded or not. Raises ValueError."""
+    compact = data.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+
+
+def is_utf_16(data: bytes) -> bool:
+    """Whether it is text in UTF-16, as Windows writes it: every second byte of such a text is mostly zero."""
+    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 3 * data.count(0) > len(data) > 0
+
+
+def mistake(data: bytes) -> tuple[str, str]:
+    """Return what was given where JSON or base64 of JSON should be, and the next step; empty texts for no idea."""
+    text = data.strip()
+    if is_utf_16(data):
+        return "it is UTF-16 text", "write it as UTF-8, in PowerShell with -Encoding utf8"
+    if text.decode("utf-8", "replace").startswith(_QUOTES):
+        return "there are quotes around it", "give it without the quotes"
+    if text.startswith(_BEGINNINGS):
+        return IS_JSON if _is_json(text) else CUT_OFF
+    try:
+        inner = decode(b"".join(text.split())).strip()
+    except (ValueError, binascii.Error):
+        return "", ""
+    if is_utf_16(inner):
+        return "it is base64 of UTF-16 text", "encode UTF-8 text"
+    if inner.startswith(_BEGINNINGS):
+        return CUT_OFF
+    try:
+        twice = _is_json(decode(b"".join(inner.split())))
+    except (ValueError, binascii.Error):
+        return "", ""
+    return ("it is base64 twice", "decode it once, as with base64 -d") if twice else ("", "")
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 # ---- base.labels ----------------------------------------------------------------------------------------------------
 # Labels of record fields, as people write them.
 
@@ -2300,6 +2364,68 @@ class Labelled:
         return f"Labelled({self.uid!r}, {[label for label, value in self._pairs]!r})"
 
 
+# ---- services.configuration -----------------------------------------------------------------------------------------
+# The text of a Keeper configuration: the file that it is in, and what people give in its place.
+
+
+INITIALISED = "use the configuration of a device or Gateway that has been initialised"
+_LARGEST = 64 * 1024 * 1024
+# REGION:token or host:token, https://docs.keeper.io/secrets-manager
+_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
+# https://docs.keeper.io/en/keeperpam/secrets-manager/secrets-manager-command-line-interface/profile-command
+_INI = re.compile(r"(?m)^\s*\[[\w.-]+\]\s*$")
+_MANIFEST = re.compile(r"(?m)^apiVersion:\s")
+_FILE_NAME = re.compile(r"(?:~?/|[A-Za-z]:\\|\.{1,2}/)\S*|\S+\.(?:json|ini|ya?ml)")
+
+
+def read_configuration(path: str) -> str:
+    """Return the text of the file; it is read once and never opened for writing. Raises BadInput."""
+    if mistake(path.encode("utf-8", "replace")) in (IS_JSON, CUT_OFF):
+        remember(path)
+        what = "the path of the Keeper configuration is none"
+        raise BadInput(what, "it is the configuration itself", "use the variable or option for its text")
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            data = file.read(_LARGEST)
+        if not is_utf_16(data):
+            return data.decode("utf-8-sig")
+        why, todo = mistake(data)
+    except UnicodeDecodeError:
+        why, todo = "it is no text", "export the configuration again, as JSON or base64"
+    except (OSError, ValueError) as problem:
+        code = getattr(problem, "errno", None)
+        why = getattr(problem, "strerror", None) or str(problem)
+        todo = "run it as the Gateway's user, or let that user read the file"
+        if path.startswith(("'", '"')):
+            why, todo = "there are quotes around the path", "name it without the quotes"
+        elif code == errno.EISDIR:
+            why, todo = "it is a folder", "name a file in it"
+        elif code not in (errno.EACCES, errno.EPERM):
+            todo = "correct the path"
+    raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo)
+
+
+def instead(text: str, decoded: str) -> tuple[str, str]:
+    """Return what was given in place of a configuration, and the next step; empty texts for no idea.
+
+    ``decoded`` is what the text holds where it is base64, else the text itself.
+    """
+    for each in (text, decoded):
+        if _ONE_TIME.fullmatch(each.strip()):
+            return (
+                "it is a one-time token, which a device redeems once, and keeps the configuration that it gets for it",
+                INITIALISED,
+            )
+        if _INI.search(each):
+            return "it is a keeper.ini of the ksm command", "use what ksm profile export gives"
+        if _MANIFEST.search(each):
+            return "it is a manifest of Kubernetes", "use the value that stands under data, alone"
+    found = mistake(text.encode("utf-8", "replace"))
+    if not any(found) and _FILE_NAME.fullmatch(text):
+        return "it is the path of a file", "use the variable or option for a path, or give the file's content"
+    return found
+
+
 # ---- services.secrecy -----------------------------------------------------------------------------------------------
 # What a record holds that is not to be said: its secrets, and what is not what the label of its field says.
 #
@@ -2329,6 +2455,7 @@ def _is_none(text: str) -> bool:
 
 
 _OURS: dict[str, Callable[[str], bool]] = {
+    "recorduid": lambda text: bool(_UID.fullmatch(text)),
     "applicationobjectid": _is_guid,
     "applicationclientid": _is_guid,
     "clientsecretid": _is_guid,
@@ -2399,8 +2526,6 @@ _T = TypeVar("_T")
 _THROTTLE_PAUSE = 11.0
 _KEY_CHANGES = 3
 _TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
-# REGION:token or host:token, https://docs.keeper.io/secrets-manager
-_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
 _NEEDED = ("clientId", "privateKey", "appKey")
 
 
@@ -2410,23 +2535,20 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
     Only a bound configuration is accepted: binding would spend its one-time token and keep the new keys in memory
     alone. Raises BadInput.
     """
-    todo = "use the configuration of a device or Gateway that has been initialised"
     plain = text.strip()
     if not plain:
-        raise BadInput(f"the Keeper configuration in {source} is empty", todo=todo)
+        raise BadInput(f"the Keeper configuration in {source} is empty", todo=INITIALISED)
     try:
         if not plain.startswith("{"):
             # The SDK fails on a trailing newline and on missing padding.
-            compact = "".join(plain.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
-            plain = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True).decode("utf-8-sig")
+            plain = decode("".join(plain.split()).encode()).decode("utf-8-sig")
         values = json.loads(plain)
     except (ValueError, binascii.Error, RecursionError):
         values = None
-    if _ONE_TIME.fullmatch(plain):
-        why = "a device redeems it once, and keeps the configuration that it gets for it"
-        raise BadInput(f"the Keeper configuration in {source} is a one-time token", why, todo)
     if not isinstance(values, dict):
-        raise BadInput(f"the Keeper configuration in {source} is neither JSON nor base64 of JSON", todo=todo)
+        why, todo = ("", "") if values is not None else instead(text.strip(), plain)
+        what = f"the Keeper configuration in {source} is neither JSON nor base64 of JSON"
+        raise BadInput(what, why, todo or INITIALISED)
     # Keys that the SDK does not know all collapse into one.
     config = {key.value: str(values[key.value]) for key in ConfigKeys if values.get(key.value)}
     for name in ("privateKey", "appKey", "clientKey", "clientId"):
@@ -2435,7 +2557,7 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
     missing = [name for name in _NEEDED if name not in config]
     if missing:
         why = "it was never initialised" if "clientKey" in config else "it is damaged"
-        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, todo)
+        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, INITIALISED)
     return config
 
 
@@ -2584,6 +2706,7 @@ class Vault:
         A record that is there but cannot be decrypted is an error, not a record that is missing.
         """
         wanted = list(uids)
+        learn(("record uid", "", uid) for uid in wanted)
         try:
             answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
         except _Answered as problem:
@@ -3419,12 +3542,12 @@ class Publishing:
                     self._budget.pause(problem.wait)
                 if not problem.sent:
                     raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
-                current = self._reread()
+                before, current = current, self._reread()
                 if self.shows_ours(current):
                     self._log.say(f"published in the record {current.title!r} ({current.uid})")
                     return
                 self._settle_saves(current)
-                self._stand_back(current)
+                self._stand_back(before, current)
                 if problem.certain and not problem.conflict and not problem.wait:
                     raise RolledBack(
                         f"the record {current.uid} could not be saved",
@@ -3530,7 +3653,14 @@ class Publishing:
         self._saves = [save for save in self._saves if not save.answered_no and save.revision >= record.revision]
         self.confirmed = self.confirmed and bool(self._saves)
 
-    def _stand_back(self, record: VaultRecord) -> None:
+    def _stand_back(self, before: VaultRecord, record: VaultRecord) -> None:
+        if record.revision != before.revision and record.data == before.data:
+            # See fence(): that run may remove our secret after any look of ours.
+            raise RolledBack(
+                f"another run has saved the record {record.uid} as it is",
+                "it takes this run for an interrupted one, and this run stands back",
+                "nothing, if another rotation was under way",
+            )
         if record.secret(FIELD_SECRET) != self._record.secret(FIELD_SECRET):
             raise RolledBack(
                 f"somebody else published a secret in the record {record.uid} meanwhile",
@@ -3544,7 +3674,8 @@ class Publishing:
 
 def fence(vault: Vault, record: VaultRecord, budget: Budget, log: Log) -> VaultRecord:
     """Save the record as it is, and return it as it is read then: a run that is about to save what it read before meets
-    "out of sync" from now on. Raises Refused where it shows another secret by now, or cannot be saved; Stopped.
+    "out of sync" from now on, and stands back. Raises Refused where it shows another secret by now, or cannot be saved;
+    Stopped.
     """
     log.say("saving the record as it is, so that no interrupted run can publish any more")
     current, problem = record, None
@@ -3926,7 +4057,8 @@ def _cloud_of(sources: Sources, identity: Identity, record: Labelled | None) -> 
         if authority and not sources.default_cloud:
             return custom_cloud(authority, "", _AUTHORITY_SOURCE)
         return sources.default_cloud or CLOUDS["AzureCloud"]
-    if identity.uses_host and not cloud.is_microsofts and cloud.authority != authority:
+    of_environment = record is None and not sources.explicit
+    if (identity.uses_host or of_environment) and not cloud.is_microsofts and cloud.authority != authority:
         raise BadInput(
             f"{identity.name} of {identity.source} is not sent to {cloud.authority}",
             f"that authority is named by {_name(configuration)} alone, and not where the identity comes from",
@@ -4165,6 +4297,7 @@ class Subject:
         # been given to another application since.
         doubtful = contradicts(self.policy, self.published, app, app.read_at) or (self.unlisted and self.policy.verify)
         self.bound = not doubtful or self._shown_is_taken()
+        self.unlisted = self.unlisted if self.bound else ()
         self.evidence = Evidence(self.vault, self.record, self.graph, app, budget)
         if self.record.shows(FIELD_SECRET):
             log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")
@@ -4278,6 +4411,7 @@ class Making:
         self._undone: list[str] = []
         self.made: tuple[Credential, Secret] | None = None
         self.removed: list[str] = []
+        self._open: dict[str, Credential] = {}  # removals of others that were not answered
         self.left: list[str] = []  # after undo has failed
 
     def make(self, end: datetime) -> tuple[Credential, Secret]:
@@ -4336,9 +4470,50 @@ class Making:
 
     def took_away(self, item: Credential) -> None:
         """Note that a secret was removed."""
-        self.removed.append(item.key_id)
+        if item.key_id not in self.removed:
+            self.removed.append(item.key_id)
         if item.display_name == self.display_name:
             self._undone.append(item.key_id)
+
+    def remove_old(self, item: Credential) -> bool:
+        """Remove a secret that this run has not made; return False where Graph knows none. Raises NotDone, Stopped."""
+        was_open = item.key_id in self._open
+        self._open[item.key_id] = item
+        try:
+            known = self._graph.remove_password(self._application, item.key_id)
+        except NotDone as problem:
+            if problem.certain and not was_open:
+                del self._open[item.key_id]
+            raise
+        if known:
+            self.took_away(item)
+        if known or not was_open:
+            del self._open[item.key_id]
+        return known
+
+    def is_gone(self, key_id: str) -> bool:
+        """Note that a secret is gone; return whether a removal of this run, which was not answered, has done that."""
+        item = self._open.get(key_id)
+        if item is not None:
+            self.took_away(item)
+            del self._open[key_id]
+            self._log.say(f"removed the secret {key_id}, although that was not answered")
+        return item is not None
+
+    def see(self, listed: Application) -> bool:
+        """Note which of the removals that were not answered have been done; return whether any has."""
+        gone = [key_id for key_id in self._open if not listed.credential(key_id)]
+        for key_id in gone:
+            self.is_gone(key_id)
+        return bool(gone)
+
+    def see_what_was_removed(self) -> None:
+        """Look once at what became of the removals that were not answered. Raises Stopped."""
+        if self._open:
+            try:
+                self.see(self._graph.read(self._application))
+            except NotDone as problem:
+                self._log.detail(f"what was removed is not known: {problem}")
 
     def unanswered(self) -> bool:
         """Whether Graph may hold a secret of this run that has not shown yet."""
@@ -4355,9 +4530,10 @@ class Making:
                 break
             if pause:
                 self._budget.pause(pause)
-            seen = self._graph.read(self._application).credentials
-            found = [item for item in seen if item.display_name == self.display_name and item.key_id != key_id]
-            found = [item for item in found if item.key_id not in self.removed]
+            seen = self._graph.read(self._application)
+            self.see(seen)
+            found = [item for item in seen.credentials if item.display_name == self.display_name]
+            found = [item for item in found if item.key_id not in (key_id, *self.removed)]
             if found:
                 return found
         return []
@@ -4564,9 +4740,8 @@ class Retiring:
 
     def _remove(self, item: Credential) -> None:
         self.sent.add(item.key_id)
-        if self._graph.remove_password(self._application, item.key_id):
+        if self._making.remove_old(item):
             self._log.say(f"removed the secret {item.key_id}")
-            self._making.took_away(item)
         else:
             # One replica does not know it: it is gone, or that replica has not heard of it yet.
             self._watched[item.key_id] = _Unseen(self._budget.awake())
@@ -4591,7 +4766,7 @@ class Retiring:
                 unseen = unseen or _Unseen(self._budget.awake())
                 if unseen.is_gone(self._budget.awake()):
                     raise Gone
-            elif there or answer is Answer.TAKEN:
+            elif there or (answer is Answer.TAKEN and self._proving.verify):
                 unseen = None
                 if not self._todo():
                     return
@@ -4630,7 +4805,8 @@ class Retiring:
                 elif unseen.is_gone(self._budget.awake()):
                     del self._watched[key_id]
                     self._gone.add(key_id)
-                    self._log.say(f"the secret {key_id} was gone already")
+                    if not self._making.is_gone(key_id):
+                        self._log.say(f"the secret {key_id} was gone already")
 
     def _check_record(self) -> None:
         record = self._evidence.record()
@@ -4649,9 +4825,10 @@ class Retiring:
             self._evidence.forget_list()
 
     def remaining(self) -> list[str] | None:
-        """Return the key ids that are left after ``retire`` has failed; None where that is not to be had.
+        """Return the key ids that may be left after ``retire`` has failed; None where that is not to be had.
 
-        A removal whose answer was lost has taken effect more often than not.
+        A removal whose answer was lost has taken effect more often than not. What a replica did not know has not stayed
+        unseen long enough.
         """
         if self._making.unanswered():
             return None
@@ -4664,11 +4841,10 @@ class Retiring:
         listed = {item.key_id for item in fresh.credentials}
         if self._new.key_id not in listed:
             return None  # the list is stale
-        removed = self._making.removed
-        away = self.sent - listed - self._gone - set(removed)
-        removed += sorted(away)
+        self._making.see(fresh)
         soon = self._now() + timedelta(seconds=SOON)
-        return [item.key_id for item in self._sort(list(fresh.credentials)).due(soon)]
+        due = [item.key_id for item in self._sort(list(fresh.credentials)).due(soon)]
+        return due + [key_id for key_id in self._watched if key_id not in (*due, *self._making.removed)]
 
 
 # ---- rotation.room --------------------------------------------------------------------------------------------------
@@ -4691,7 +4867,6 @@ class Room:
         *,
         vault: Vault,
         record: VaultRecord,
-        graph: Graph,
         evidence: Evidence,
         making: Making,
         shown: Proving | None,
@@ -4699,7 +4874,7 @@ class Room:
         budget: Budget,
         log: Log,
     ) -> None:
-        self._vault, self.record, self._graph, self._evidence = vault, record, graph, evidence
+        self._vault, self.record, self._evidence = vault, record, evidence
         self._making, self._shown, self._known, self._budget, self._log = making, shown, known, budget, log
 
     def make(self, limit: float) -> None:
@@ -4740,6 +4915,8 @@ class Room:
 
     def _remove_one(self) -> bool:
         listed = self._evidence.listed()
+        if self._making.see(listed):
+            return True
         self._evidence.record()
         known = self._known(listed)
         decision, until = room(known, listed.credentials)
@@ -4752,8 +4929,7 @@ class Room:
             return False
         item = decision.credential
         self._log.say(f"removing the secret {item.key_id} to make room: {decision.reason}")
-        if self._graph.remove_password(listed, item.key_id):
-            self._making.took_away(item)
+        self._making.remove_old(item)
         return True
 
     def _wait(self, decision: Decision, until: datetime, now: datetime) -> None:
@@ -4984,7 +5160,6 @@ class Rotation:
         place = Room(
             vault=self._subject.vault,
             record=self._subject.record,
-            graph=self._graph,
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
@@ -5146,18 +5321,18 @@ class Rotation:
 
         Raises one of RotationError, which tells the truth about what remains.
         """
-        if self._making.old_removed():
-            self._facts["removed"] = self._making.old_removed()
-        if self._final is not None:
-            raise self._final
         if self._complete:
             return self._rotated()
-        if self._new is not None:
+        if self._final is None and self._new is not None:
             remaining = self._retiring.remaining() if self._retiring else None
-            if remaining == []:
+            if self._retiring and remaining == []:
+                self._kept = self._retiring.outlook().stays(self._subject.now())
                 return self._rotated()
-            raise self._failed_to_retire(self._new, failure, remaining) from None
-        raise self._undo(failure) from None
+            self._final = self._failed_to_retire(self._new, failure, remaining)
+        problem = self._final or self._undo(failure)
+        if self._making.old_removed():
+            self._facts["removed"] = self._making.old_removed()
+        raise problem from None
 
     def _rotated(self) -> Outcome:
         new, removed = self._new, self._making.removed
@@ -5223,9 +5398,8 @@ class Rotation:
     def _undo(self, failure: BaseException) -> RotationError:
         name, making = self._name, self._making
         wanted = failure if isinstance(failure, RotationError) else None
-        unchanged = wanted or Refused(f"{name} was not rotated, nothing was changed", _why(failure), "run it again")
         if not making.tried:
-            return unchanged
+            return wanted or Refused(f"{name} was not rotated, nothing was changed", _why(failure), "run it again")
         if making.made is not None:
             self._log.say("undoing: " + _why(failure))
         removed: bool | None = False
@@ -5237,6 +5411,7 @@ class Rotation:
                     shown = self._publishing.shown()
                 if shown is Shown.ANOTHER:
                     removed = making.undo()
+                making.see_what_was_removed()
         except (Exception, Stopped) as problem:
             self._log.say(f"undoing did not succeed: {_why(problem)}")
         if shown is Shown.OURS and making.made is not None:
@@ -5246,7 +5421,8 @@ class Rotation:
         if removed is False:
             return self._orphan(failure, "it could not be removed")
         if removed is None:
-            return unchanged
+            was = "what was removed was to make room" if making.old_removed() else "nothing was changed"
+            return wanted or Refused(f"{name} was not rotated, {was}", _why(failure), "run it again")
         todo = wanted.todo if wanted else "run it again"
         return RolledBack(f"{name} was not rotated, the new secret was removed again", _why(failure), todo)
 
@@ -5613,6 +5789,8 @@ def _download(file: Any, words: str, http: Http) -> bytes:
 
 RUN_BY_GATEWAY = "let the Gateway run the script, or pass it the line that the Gateway does"
 _LONGEST = 64 * 1024 * 1024
+# Where programs wrap base64. A line of the Gateway's is longer.
+_WIDTHS = range(57, 101)
 # Text in the variable itself, or the path of a file; first that is there.
 _VARIABLES = (
     ("GATEWAY_CONFIG", False),
@@ -5673,17 +5851,19 @@ def read_request(stream: IO[bytes]) -> Request:
 
 def _decode(data: bytes, what: str) -> Any:
     text = data.strip()
-    if text.startswith(b"\xef\xbb\xbf"):  # PowerShell may put a byte order mark in front
-        text = text[3:]
+    if text.startswith(codecs.BOM_UTF8):  # PowerShell may put a byte order mark in front
+        text = text[len(codecs.BOM_UTF8) :]
+    why, todo = mistake(data)
     try:
-        compact = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-        decoded = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+        decoded = decode(text)
     except (ValueError, binascii.Error):
-        raise BadInput(f"{what} is no base64", todo=RUN_BY_GATEWAY) from None
+        raise BadInput(f"{what} is no base64", why, todo or RUN_BY_GATEWAY) from None
     try:
         return json.loads(decoded.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise BadInput(f"{what} is base64, but not of JSON", todo=RUN_BY_GATEWAY) from None
+        if decoded.startswith(b"{") and len(text) in _WIDTHS:
+            why, todo = "it is wrapped over lines, the first was read", "pass one line, as base64 -w0 writes it"
+        raise BadInput(f"{what} is base64, but not of JSON", why, todo or RUN_BY_GATEWAY) from None
 
 
 def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
@@ -5706,7 +5886,7 @@ def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | 
     It is read once and never opened for writing. The first source that is there counts: one that is there but cannot
     be read is an error, no reason to go on to the next. Raises BadInput.
     """
-    read = read or _read_file
+    read = read or read_configuration
     for name, is_path in _VARIABLES:
         value = environ.get(name, "").strip()
         if value:
@@ -5732,16 +5912,6 @@ def _is_there(path: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _read_file(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_LONGEST).decode("utf-8-sig")
-    except (OSError, ValueError) as problem:
-        why = getattr(problem, "strerror", None) or "it is no text"
-        todo = "correct the path" if isinstance(problem, FileNotFoundError) else "run the script as the Gateway's user"
-        raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo) from None
 
 
 # ---- script.pam_script ----------------------------------------------------------------------------------------------
@@ -5837,7 +6007,7 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         log.say(text)
         if options.debug:
             for line in traceback.format_exc().splitlines():
-                log.detail(line)
+                log.detail(foreign(line))
         return Outcome("error", 1, scrub(text), False)
 
 

@@ -19,6 +19,7 @@ from ._core.base.redact import Log, printable, remember, scrub, scrub_all
 from ._core.base.timing import Budget, catch_signals
 from ._core.rotation.identity import CREDENTIALS, VARIABLES, identity_in, in_environment
 from ._core.script.pam_script import missing_libraries
+from ._core.services.configuration import read_configuration
 from ._core.services.credentials import Identity
 from ._core.services.entra import CLOUDS, Cloud, custom_cloud
 from ._core.services.http import Http
@@ -194,7 +195,7 @@ def keeper_configuration(params: Mapping[str, Any], environ: Mapping[str, str]) 
     if text:
         return parse_configuration(text, source)
     if path:
-        return parse_configuration(_read(path, "Keeper configuration"), path)
+        return parse_configuration(read_configuration(path), path)
     raise BadInput(
         "no Keeper configuration was given", todo="set keeper_config or keeper_config_file, or the variable KSM_CONFIG"
     )

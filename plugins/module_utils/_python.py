@@ -29,4 +29,4 @@ def require_python():  # type: () -> None
         + " Next: let ansible_python_interpreter name a newer one.",
     }
     sys.stdout.write(json.dumps(result) + "\n")
-    sys.exit(1)
+    raise SystemExit(1)

@@ -68,7 +68,7 @@ def contents(folder: Path) -> Iterator[tuple[Path, str]]:
             yield path, path.read_bytes().decode(errors="replace")
 
 
-@pytest.mark.parametrize(("core", "form", "seed"), CASES, ids=lambda value: str(value))
+@pytest.mark.parametrize(("core", "form", "seed"), CASES, ids=str)
 def test_nothing_is_in_events_or_output(
     core: Core, controller: Controller, form: str, seed: int, tmp_path: Path
 ) -> None:

@@ -222,7 +222,13 @@ def run_module(
     line = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
     root = os.environ["ANSIBLE_COLLECTIONS_PATH"]
     environment = world.sandbox.environ(
-        **{"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", "GATEWAY_CONFIG": None, **(environ or {})}
+        **{
+            "PYTHONPATH": root,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "GATEWAY_CONFIG": None,
+            "COVERAGE_PROCESS_CONFIG": os.environ.get("MODULE_COVERAGE"),
+            **(environ or {}),
+        }
     )
     command = [python, "-m", MODULES + module]
     stdout, stderr, code = _run(world, command, line, environment, watch)

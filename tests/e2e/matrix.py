@@ -65,6 +65,7 @@ PLACES = (
     Place("get_application (resolve)", "graph", "get_application", 1),
     Place("addPassword", "graph", "addPassword"),
     Place("token (proof)", "entra", "token", 2),
+    Place("token (last proof)", "entra", "token", 4),
     Place("update_secret", "keeper", "update_secret"),
     Place("get_secret (read-back)", "keeper", "get_secret", 2),
     Place("get_application (retire)", "graph", "get_application", 2),

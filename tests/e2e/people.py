@@ -43,10 +43,11 @@ class Step:
 
 _BY_NAME = {place.name: place for place in PLACES}
 _PROOFS = tuple(Place(f"token (proof {nth - 1})", "entra", "token", nth) for nth in (2, 3, 4))
+#: Those of an undisturbed run that has two secrets to remove, in their order.
 STEPS = (
     *(Step(place) for place in PLACES[: PLACES.index(_BY_NAME["token (proof)"])]),
     *(Step(place) for place in _PROOFS),
-    *(Step(place) for place in PLACES[PLACES.index(_BY_NAME["token (proof)"]) + 1 :]),
+    *(Step(place) for place in PLACES[PLACES.index(_BY_NAME["token (last proof)"]) + 1 :]),
     Step(PLACES[-1], "after"),
 )
 #: The steps by their numbers: from when on the new secret is there, shown, listed, and an old one may be removed.

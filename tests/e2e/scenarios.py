@@ -14,7 +14,7 @@ from typing import Any
 from harness import FORMS, World
 from lags import lag_cases
 from matrix import HOLD, PLACES, Case, Faults, Shape
-from people import encounters
+from people import STEPS, encounters
 
 from sandbox import Fault
 
@@ -233,15 +233,16 @@ _THEN: dict[str, dict[str, Any]] = {
 def two_disturbances() -> Iterator[Case]:
     """One disturbance, and another at the first, second or third request after it."""
     forms = itertools.cycle(FORMS)
-    number = {place.name: index for index, place in enumerate(PLACES, 1)}
+    number = {(step.place.op, step.place.nth): index for index, step in enumerate(STEPS[:-1], 1)}
     place_of = {place.name: place for place in PLACES}
     for name, moment, first in _TURNS:
         for step in (1, 2, 3):
             for word, then in _THEN.items():
                 if step == 3 and word != "drop after":
                     continue
-
-                faults = functools.partial(_two, place_of[name], moment, first, number[name] + step, then)
+                place = place_of[name]
+                nth = number[place.op, place.nth] + step
+                faults = functools.partial(_two, place, moment, first, nth, then)
                 signal = "SIGTERM" if first["kind"] == "kill" else "drop"
                 row = f"{name} {moment} {signal}, request {step} after it: {word}"
                 yield Case(next(forms), row, TWO, faults, some=True)

@@ -37,8 +37,9 @@ from identities import (
     with_an_attached_pfx,
     without_secret,
 )
-from judge import Judge, Verdict, leaked
+from judge import Judge, Verdict
 
+from leaks import pieces_in
 from sandbox import Fault
 from sandbox.identity_assertions import FederatedCredential
 from sandbox.identity_hosts import ARC_KEYS, managed_identity
@@ -64,7 +65,7 @@ def prepared(world: World, name: str, folder: Path) -> Way:
 def assert_nothing_leaked(world: World, way: Way, result: Result) -> None:
     """Nothing that signs in is in what was said: neither secrets and tokens, nor keys and passphrases."""
     hidden = [*world.secrets(), *world.sandbox.issued_tokens(), *way.secrets]
-    assert leaked(result.said(), hidden) == []
+    assert pieces_in(result.said(), hidden) == []
     assert "eyJ" not in result.said()  # as every token and every assertion begins
     assert "PRIVATE KEY" not in result.said()
     assert "no_log" not in result.said()  # as Ansible warns of options that it takes for secrets
@@ -288,6 +289,27 @@ def test_a_token_that_is_replaced_meanwhile_is_read_anew(world: World, form: str
     result = FORMS[form](world, **way.options(form))
     assert result.status == "rotated", result.said()
     assert sum(entry.op == "token" and world.admin.client_id in entry.detail for entry in world.sandbox.log) == 2
+
+
+@pytest.mark.parametrize(
+    ("moment", "status"), [("update_secret", "incomplete"), ("addPassword", "orphan")], ids=["published", "made"]
+)
+def test_a_token_that_is_gone_when_it_is_needed_again_is_no_bad_input_any_more(
+    world: World, tmp_path, moment: str, status: str
+) -> None:
+    way = with_a_token_file(world, tmp_path)
+
+    def remove(sandbox: Any, entry: Any) -> None:
+        if entry.op == moment:
+            (tmp_path / "token").unlink()
+            world.sandbox.entra.revoke()
+            world.app.blocked_by_conditional_access = moment == "addPassword"  # the new secret is to go again
+
+    world.sandbox.watch(remove)
+    result = run_script(world, **way.options("script"))
+    assert result.status == status, result.said()
+    assert str(tmp_path / "token") in result.said()
+    assert_nothing_leaked(world, way, result)
 
 
 @pytest.mark.parametrize(

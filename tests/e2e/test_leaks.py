@@ -153,6 +153,7 @@ def run_under_watch(case: Case, folder: Path) -> list[str]:
             "AUDIT_LOG": str(audit),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": f"{folder / 'lib'}:{os.environ['ANSIBLE_COLLECTIONS_PATH']}",
+            "COVERAGE_PROCESS_CONFIG": None,  # it writes a file
         }
         encoded = base64.b64encode(json.dumps(config).encode()).decode()
         options: dict[str, Any] = {} if script else {**case.policy, "keeper_config": config}

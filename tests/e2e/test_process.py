@@ -183,3 +183,29 @@ def test_what_memory_does_not_hold_is_no_bug(world: World, tmp_path: Path) -> No
     assert "memory" in result.message
     assert "a bug" not in result.said()
     assert world.untouched()
+
+
+@pytest.mark.parametrize("shape", ["wrapped", "UTF-16"])
+def test_input_that_is_not_the_gateways_line_is_told_by_name(world: World, shape: str) -> None:
+    text = line(world).decode().strip()
+    wrapped = "\n".join(text[at : at + 76] for at in range(0, len(text), 76))
+    data = wrapped.encode() if shape == "wrapped" else text.encode("utf-16")
+    with ended(start(world)) as process:
+        stdout, _stderr = process.communicate(data + b"\n", timeout=LONG)
+    assert process.returncode == 2
+    assert shape in json.loads(stdout)["message"]
+    assert world.untouched()
+
+
+def test_a_configuration_of_another_kind_is_told_by_name(world: World, tmp_path: Path) -> None:
+    config = json.dumps(world.sandbox.client_config())
+    (tmp_path / "config.json").write_bytes(config.encode("utf-16"))
+    for environ, word in (
+        ({"GATEWAY_CONFIG": f"'{config}'"}, "quotes"),
+        ({"GATEWAY_CONFIG": None, "GATEWAY_CONFIG_PATH": str(tmp_path)}, "folder"),
+        ({"GATEWAY_CONFIG": None, "GATEWAY_CONFIG_PATH": str(tmp_path / "config.json")}, "UTF-16"),
+    ):
+        result = run_script(world, environ=environ)
+        assert (result.returncode, result.status) == (2, "bad_input")
+        assert word in result.message
+        assert world.sandbox.client_config()["privateKey"] not in result.said()

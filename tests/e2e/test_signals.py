@@ -10,6 +10,7 @@ would.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from argparse import Namespace
@@ -22,10 +23,10 @@ import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import Stopped
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Log
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation import transaction as rotation
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import Policy
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.script import pam_script
-from model import Run, Stores, modelled
-from test_stateful import problems_of, the_rest
+from model import Stores
+from model_run import Run, modelled
+from test_stateful import CASES, DEFAULT, PEOPLE, problems_of, the_rest
 
 CORE = str(Path(rotation.__file__).resolve().parent) + os.sep
 #: Every so many lines; each in the full set.
@@ -69,9 +70,10 @@ class Interrupt:
         return self._trace
 
 
-def interrupted(number: int, fate: str = "ok", ops: tuple[str, ...] = ()) -> tuple[Run, Interrupt]:
+def interrupted(number: int, case: str, fate: str = "ok", ops: tuple[str, ...] = ()) -> tuple[Run, Interrupt]:
     """Run once, interrupted at the line with this number, while these operations have this fate."""
-    run = Run(Stores(), Policy(verify_timeout=20), the_rest(1, fate, ops))
+    policy, stores = CASES[case]
+    run = Run(Stores(**stores), policy, the_rest(1, fate, ops))
     with Interrupt(run, number) as interrupt:
         run.whole()
     return run, interrupt
@@ -89,7 +91,8 @@ def test_at_every_line_of_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pam_script, "prepare", lambda request, http, budget, log, environ: runs[-1]._task())
 
     def once(number: int) -> Interrupt:
-        runs.append(Run(Stores(), Policy(), lambda run, op: "ok"))
+        runs.append(Run(Stores(), DEFAULT, lambda run, op: "ok"))
+        runs[-1].begin()
         interrupts.append(Interrupt(runs[-1], number))
         with interrupts[-1] as interrupt:
             try:
@@ -111,24 +114,53 @@ def test_at_every_line_of_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fate", "ops"),
+    ("case", "fate", "ops"),
     [
-        ("ok", ()),
-        ("lost after", ("add",)),
-        ("lost after", ("save",)),
-        ("lost before", ("save",)),
-        ("lost after", ("remove",)),
+        ("at once", "ok", ()),
+        ("default", "ok", ()),
+        ("expiring", "ok", ()),
+        ("two secrets", "ok", ()),
+        ("at once", "lost after", ("add",)),
+        ("at once", "lost after", ("save",)),
+        ("at once", "lost before", ("save",)),
+        ("at once", "lost after", ("remove",)),
+        ("two secrets", "lost after", ("remove",)),
     ],
 )
-def test_at_every_line(fate: str, ops: tuple[str, ...]) -> None:
+def test_at_every_line(case: str, fate: str, ops: tuple[str, ...]) -> None:
     found: dict[str, str] = {}
     with modelled():
-        _run, whole = interrupted(0, fate, ops)
+        _run, whole = interrupted(0, case, fate, ops)
         assert whole.lines > 200
         for number in range(1, whole.lines + 1, STRIDE):
-            run, interrupt = interrupted(number, fate, ops)
-            if isinstance(run.crash, Stopped) and run.before == run.stores.snapshot():
+            run, interrupt = interrupted(number, case, fate, ops)
+            if isinstance(run.crash, Stopped) and run.before == run.stores.snapshot(run.uid):
                 continue  # before anything has begun, or where it is caught further out
             for problem in problems_of(run):
+                found.setdefault(f"{problem.split(' (')[0]} [{interrupt.where}]", str(number))
+    assert not found, "\n".join(found)
+
+
+def test_while_what_was_taken_away_is_put_back() -> None:
+    """People have removed the new secret; no signal is let through any more once that is known."""
+    found: dict[str, str] = {}
+
+    def driver(run: Run, op: str) -> str:
+        if run.ops.count("save") == 1 and op != "save" and len(run.ops) == run.ops.index("save") + 2:
+            PEOPLE["remove the newest"](run.stores)
+        return "ok"
+
+    with modelled():
+        whole = 0
+        for number in itertools.chain((0,), itertools.count(1, STRIDE)):
+            run = Run(Stores(), CASES["at once"][0], driver)
+            with Interrupt(run, number) as interrupt:
+                run.whole()
+            whole = whole or interrupt.lines
+            if number > whole:
+                break
+            if isinstance(run.crash, Stopped) and run.before == run.stores.snapshot(run.uid):
+                continue
+            for problem in problems_of(run, alone=False):
                 found.setdefault(f"{problem.split(' (')[0]} [{interrupt.where}]", str(number))
     assert not found, "\n".join(found)

@@ -109,6 +109,15 @@ def test_the_passwords_that_the_gateway_passes_are_known(world: World) -> None:
     assert pieces(result.said(), TYPED[::-1]) == []
 
 
+@pytest.mark.parametrize("key", ["userRecordUid", "providerRecordUid"])
+def test_what_is_no_uid_is_not_said(world: World, key: str) -> None:
+    line = json.loads(base64.b64decode(world.sandbox.gateway.stdin_for(world.record.uid)))
+    line.update({key: TYPED, "records": ""})
+    result = said(world, stdin=base64.b64encode(json.dumps(line).encode()).decode())
+    assert result.returncode in (2, 3)
+    assert pieces(result.said()) == []
+
+
 FOREIGN = "\x1b]0;title\x07 \u202egnp.exe\u2066 \x9b31m \x00 " + "the end " * 4000
 SHOWN = r"\x1b]0;title\x07 \u202egnp.exe\u2066 \x9b31m \x00"
 

@@ -17,9 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import machines
-from provision import Provision, Shop, make_wheels
-
-from cores import CORES, make_core
+from provision import ENDS, Provision, Shop, make_core, make_wheels
 
 sys.path.insert(0, str(machines.CHECKOUT / "tests" / "e2e"))
 
@@ -36,7 +34,7 @@ def provision() -> Iterator[Provision]:
         pytest.skip(reason)
     with ThreadPoolExecutor() as pool:
         wheels = pool.submit(make_wheels)
-        cores = {name: pool.submit(make_core, name) for name in CORES}
+        cores = {name: pool.submit(make_core, name) for name in ENDS}
         with machines.running() as booted, make_world() as world:
             wheels.result()
             usual = {name: machine for name, machine in booted.items() if machine.release != machines.TO_COME}

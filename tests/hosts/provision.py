@@ -24,10 +24,13 @@ from typing import Any
 from machines import CHECKOUT, STATE, WHEELS, Machine, write_inventory
 
 sys.path.insert(0, str(CHECKOUT / "tests" / "e2e"))
+sys.path.insert(0, str(CHECKOUT / "tests" / "cores"))
 
 from harness import SCRIPT, World
 
-__all__ = ["OLD_IDNA", "PASSWORD", "ROLE", "SCRIPT", "Provision", "Result", "Shop", "make_wheels"]
+from cores import CORES
+
+__all__ = ["ENDS", "OLD_IDNA", "PASSWORD", "ROLE", "SCRIPT", "Provision", "Result", "Shop", "make_core", "make_wheels"]
 
 HERE = Path(__file__).resolve().parent
 ROLE = CHECKOUT / "roles" / "gateway_host"
@@ -35,6 +38,11 @@ LOCKS = ROLE / "files"
 PYTHONS = {"gw-bookworm": "3.11", "gw-trixie": "3.13"}
 #: A password that is given for an index or a proxy.
 PASSWORD = "hunter2-is-no-password"
+#: The oldest and the newest ansible-core, each on the Pythons that are tried.
+ENDS = {
+    "oldest": [core for core in CORES if core.version == CORES[0].version],
+    "newest": [core for core in reversed(CORES) if core.version == CORES[-1].version],
+}
 #: A version that no lock file has any more.
 OLD_IDNA = "3.10"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
@@ -126,11 +134,16 @@ class Provision:
             "gateway_host_service_ca_file": "/usr/local/share/sandbox-ca.pem",
             # Long enough for a service that ends after one second.
             "_gateway_host_watch": 3,
+            # What is given on a command line is text.
+            "gateway_host_manage_service": "true",
+            "gateway_host_reinstall_gateway": "false",
+            "gateway_host_start_service": "false",
+            "gateway_host_wheels_remote_src": "true" if wheels == "host" else "false",
         }
         if unlike:
             values["provision_hosts"] = self.unlike.name
         if install:
-            values["gateway_host_install_gateway"] = True
+            values["gateway_host_install_gateway"] = "true"
             values["gateway_host_installer_url"] = f"{self.shop.url}/install"
             values["gateway_host_installer_checksum"] = f"sha256:{hashlib.sha256(self.shop.installer()).hexdigest()}"
             values["tokens"] = {} if spend_tokens else self.tokens
@@ -140,7 +153,6 @@ class Provision:
         if wheels:
             here = wheels == "controller"
             values["gateway_host_wheels"] = f"{STATE}/wheels-{{{{ inventory_hostname }}}}" if here else WHEELS
-            values["gateway_host_wheels_remote_src"] = not here
             values["gateway_host_index_url"] = "http://127.0.0.1:9/simple"
         values.update(extra)
         names = {name for own in (each or {}).values() for name in own}
@@ -216,6 +228,12 @@ class Shop:
     def installer(self) -> bytes:
         """Return the installer."""
         return (HERE / "installer.sh").read_text(encoding="utf-8").replace("@URL@", self.url).encode()
+
+
+def make_core(end: str) -> str:
+    """Return the ansible-playbook of that ansible-core, or nothing where there is no Python for it."""
+    folder = next(filter(None, (core.folder() for core in ENDS[end])), None)
+    return str(folder / "ansible-playbook") if folder else ""
 
 
 def make_wheels() -> None:

@@ -62,7 +62,9 @@ def what_is_wrong(folder: str) -> str:
         return "it was left half-made"
     code = f"import sys, pip; sys.exit(sys.version_info[:2] < {NEEDED})"
     try:
-        done = subprocess.run([python_of(folder), "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.run(
+            [python_of(folder), "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        )
     except OSError:
         return "its Python is gone"
     if done.returncode:
@@ -96,7 +98,7 @@ def make(folder: str, why: str, own: bool) -> None:
     open(os.path.join(folder, UNFINISHED), "w").close()
     # Not the Python of the very environment that is being replaced, should that be the one that runs this.
     python = getattr(sys, "_base_executable", sys.executable)
-    done = subprocess.run([python, "-m", "venv", folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run([python, "-m", "venv", folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         said = " ".join(done.stdout.decode(errors="replace").split())
         raise Trouble(
@@ -112,7 +114,7 @@ def install(folder: str, requirements: str, digests: "list[str]") -> None:
     mark = os.path.join(folder, UNFINISHED)
     open(mark, "w").close()
     command = [python_of(folder), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-r", requirements]
-    if subprocess.run(command).returncode:
+    if subprocess.run(command, check=False).returncode:
         raise Trouble(
             f"the packages of {os.path.basename(requirements)} could not be installed, see above. "
             "Next: check the network, the proxy and pip's index"

@@ -200,7 +200,7 @@ class Environments:
         environ = {**os.environ, "TMPDIR": str(temporary)}
         self._run("making it", environ, settings["python"]["path"], "-I", "-m", "venv", str(folder))
         lock = folder / "requirements.txt"
-        lock.write_text(settings["lock"], encoding="utf-8")
+        lock.write_text(settings["lock"] + "\n", encoding="utf-8")
         # Wheels alone: what is built here would bring in build tools that no hash covers.
         pip = ["pip", "install", "--no-input", "--disable-pip-version-check", "--no-cache-dir", "--progress-bar", "off"]
         pip += ["--require-hashes", "--only-binary", ":all:", "--requirement", str(lock)]

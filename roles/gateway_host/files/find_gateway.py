@@ -58,6 +58,7 @@ def find(settings: Dict[str, Any]) -> Dict[str, Any]:
         elif program:
             there = "the program " + program
     return {
+        "service": settings["service"],
         "there": there,
         "has_service": has_service,
         "state": "{} ({})".format(unit.get("ActiveState", "unknown"), unit.get("SubState", "unknown")),
@@ -72,7 +73,7 @@ def find(settings: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def watch(settings: Dict[str, Any], seconds: float) -> Dict[str, Any]:
-    """Look twice at a service that has come up within the last `seconds`, and say in `died` what became of it.
+    """Look twice at a service that has come up within the last `seconds`; say in `fault` why it does not run.
 
     `settings["invocation"]`, if any, is the one that was seen before.
     """
@@ -82,12 +83,20 @@ def watch(settings: Dict[str, Any], seconds: float) -> Dict[str, Any]:
     if first["invocation"] and age < seconds:
         time.sleep(seconds - age)
     second = find(settings)
-    same = second["invocation"] == seen
-    second["died"] = (
-        ""
-        if same or not seen
-        else "was running and is {}".format("running anew" if second["invocation"] else second["state"])
-    )
+    service, state, invocation, how = (second[key] for key in ("service", "state", "invocation", "stopped"))
+    second["fault"] = ""
+    if not second["has_service"]:
+        second["fault"] = (
+            f"there is none named {service}. Install the Gateway (gateway_host_install_gateway, gateway_host_token), "
+            "name its service in gateway_host_service, or leave this check out of gateway_host_checks."
+        )
+    elif seen and invocation != seen:
+        now = "running anew" if invocation else state
+        second["fault"] = f"{service} was running and is {now}. Look at journalctl -u {service}."
+    elif how:
+        second["fault"] = f"{service} is {how}, and was left so. Start it, or set gateway_host_start_service."
+    elif not second["pid"]:
+        second["fault"] = f"{service} is {state}. Look at journalctl -u {service} and start it."
     return second
 
 

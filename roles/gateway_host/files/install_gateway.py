@@ -10,6 +10,7 @@ may be as old as 3.6 (RHEL 8).
 
 # ruff: noqa: UP006, UP035
 
+import fcntl
 import hashlib
 import json
 import os
@@ -54,8 +55,16 @@ def download(settings: Dict[str, Any]) -> bytes:
 
 
 def install(settings: Dict[str, Any]) -> None:
-    """Run the installer; end with what it said where it fails."""
+    """Run the installer, unless another run has done it meanwhile; end with what it said where it fails."""
     program = download(settings)
+    with open(settings["lock"], "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not any(map(os.path.lexists, settings["unless"])):
+            run(program, settings)
+
+
+def run(program: bytes, settings: Dict[str, Any]) -> None:
+    """Run the installer; end with what it said where it fails."""
     environ = dict(os.environ)
     if settings["proxy"]:
         names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")

@@ -40,12 +40,17 @@ def write(path: str, content: str, mode: int) -> None:
 
 
 def main(text: str) -> None:
-    """Write `files` (`path`, `content` or null, `mode` in octal), or with `check` only say which would be."""
+    """Write `files` (`path`, `content` as lines, `mode` in octal), or with `check` only say which would be.
+
+    One without content is removed.
+    """
     settings = json.loads(text)
     os.umask(0o022)
     changed: List[str] = []
     for wanted in settings["files"]:
-        path, content, mode = wanted["path"], wanted["content"], int(wanted["mode"], 8)
+        path, mode = wanted["path"], int(wanted["mode"], 8)
+        lines = wanted["content"].strip("\n")
+        content = lines + "\n" if lines else None
         if differs(path, content, mode):
             changed.append(path)
             if settings["check"]:

@@ -28,6 +28,9 @@ def lay_namespace() -> None:
         package = ModuleType(name)
         package.__path__ = path
         sys.modules[name] = package
+        parent, _dot, last = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], last, package)
 
 
 def is_loadable() -> bool:

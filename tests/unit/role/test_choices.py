@@ -7,26 +7,36 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 HERE = Path(__file__).resolve().parent
-# Distribution, major version and family as Ansible's facts have them; the distribution's Python; what is installed.
+ROLE = HERE.parents[2] / "roles" / "gateway_host"
+OWN = ("python3", ["python3", "python3-venv"])
+# Distribution, major version and family as Ansible's facts have them; the Python looked for first; what is installed.
 SYSTEMS = {
-    "Debian 12": ("Debian", "12", "Debian", "python3", ["python3", "python3-venv"]),
-    "Debian 13": ("Debian", "13", "Debian", "python3", ["python3", "python3-venv"]),
-    "Ubuntu 22.04": ("Ubuntu", "22", "Debian", "python3", ["python3", "python3-venv"]),
-    "Ubuntu 24.04": ("Ubuntu", "24", "Debian", "python3", ["python3", "python3-venv"]),
-    "RHEL 8": ("RedHat", "8", "RedHat", "python3.11", ["python3.11"]),
-    "Rocky 8": ("Rocky", "8", "RedHat", "python3.11", ["python3.11"]),
-    "Alma 9": ("AlmaLinux", "9", "RedHat", "python3", ["python3"]),
-    "Rocky 9": ("Rocky", "9", "RedHat", "python3", ["python3"]),
+    "Debian 12": ("Debian", "12", "Debian", *OWN),
+    "Debian 13": ("Debian", "13", "Debian", *OWN),
+    "Ubuntu 22.04": ("Ubuntu", "22", "Debian", *OWN),
+    "Ubuntu 24.04": ("Ubuntu", "24", "Debian", *OWN),
+    "Ubuntu 26.04": ("Ubuntu", "26", "Debian", *OWN),
+    "RHEL 8": ("RedHat", "8", "RedHat", "python3.12", ["python3.12"]),
+    "Rocky 8": ("Rocky", "8", "RedHat", "python3.12", ["python3.12"]),
+    "Alma 9": ("AlmaLinux", "9", "RedHat", "python3.14", ["python3.12"]),
+    "Rocky 9": ("Rocky", "9", "RedHat", "python3.14", ["python3.12"]),
     "RHEL 10": ("RedHat", "10", "RedHat", "python3", ["python3"]),
-    "Amazon Linux 2023": ("Amazon", "2023", "RedHat", "python3.11", ["python3.11"]),
+    "Alma 10": ("AlmaLinux", "10", "RedHat", "python3", ["python3"]),
+    "Amazon Linux 2023": ("Amazon", "2023", "RedHat", "python3.14", ["python3.12"]),
 }
+#: Their own is 3.9.
+OLD = ("Alma 9", "Rocky 9", "Amazon Linux 2023")
+NEWEST_FIRST = ["python3.14", "python3.13", "python3.12", "python3.11", "python3.10"]
 UNKNOWN = {
     "Ubuntu 20.04": ("Ubuntu", "20", "Debian"),
     "SLES 15": ("SLES", "15", "Suse"),
@@ -55,9 +65,13 @@ def test_a_supported_system_gets_its_own_python(result: dict[str, Any], name: st
     chosen = result["chosen"][name]
     assert chosen["packages"] == packages
     assert f"Would install {', '.join(packages)}." in result["said"]
-    # Its own comes first; whatever else is there will do, the newest first.
-    assert chosen["look_for"][0] == python
-    assert chosen["look_for"][1:] == ["python3", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9"]
+    if name in OLD:
+        assert chosen["look_for"] == NEWEST_FIRST
+        assert chosen["look_for_last"] == [*NEWEST_FIRST, "python3", "python3.9"]
+    else:
+        # Its own comes first; whatever else is there will do, the newest first.
+        others = ["python3", *NEWEST_FIRST, "python3.9"]
+        assert chosen["look_for"] == list(dict.fromkeys([python, *others]))
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
@@ -68,28 +82,40 @@ def test_an_unknown_system_is_refused_with_what_to_do(result: dict[str, Any], na
     assert "name it in gateway_host_python" in message
 
 
-def test_the_image_has_the_locked_packages_and_no_credentials(result: dict[str, Any]) -> None:
-    lines = result["image"]["dockerfile"].splitlines()
-    assert "FROM keeper/gateway:latest" in lines
-    assert "RUN dnf -y install python3.12 && dnf clean all" in lines
-    assert lines[-1] == "USER gateway"
-    text = " ".join(line.rstrip("\\") for line in lines)
-    assert "--require-hashes --only-binary :all: --no-index --find-links /tmp/wheels --requirement" in text
-    assert "--mount=type=secret,id=pip_conf,target=/etc/pip.conf,required=true" in text
-    assert "python3.12 -m venv /opt/keeper-azure-rotation/venv" in text
+def test_keepers_image_installs_the_locked_packages(result: dict[str, Any]) -> None:
+    pins = result["container"]["helm"]["pipPackages"].split(" ")
+    lock = (ROLE / "files" / "requirements-3.12.txt").read_text("utf-8")
+    assert pins == re.findall(r"(?m)^[a-z0-9-]+==[^ ]+", lock)
+    service = result["container"]["compose"]["services"]["keeper-gateway"]
+    assert service["environment"] == {"GATEWAY_PIP_PACKAGES": " ".join(pins)}
+    assert service["env_file"] == ["/opt/keeper-azure-rotation/docker/pip.env"]
+    # A secret of the admin's, made of that file.
+    assert result["container"]["helm"]["extraEnvFrom"] == [{"secretRef": {"name": "keeper-azure-rotation-pip"}}]
+    secret = result["container"].pop("secret")
+    assert secret.splitlines() == [
+        "PIP_INDEX_URL=https://me:hunter2@index.example/simple",
+        "PIP_PROXY=http://me:hunter2@proxy.example:3128",
+    ]
+    assert "hunter2" not in json.dumps(result["container"])
+
+
+def test_the_override_is_one_for_docker_compose(result: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("check_jsonschema", reason="the schema of compose files is in check-jsonschema")
+    path = tmp_path / "compose.override.yml"
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+    for compose, good in ((result["container"]["compose"], True), ({"services": {"x": {"enviroment": {}}}}, False)):
+        path.write_text(yaml.safe_dump(compose), encoding="utf-8")
+        done = subprocess.run(check, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) is good, done.stdout + done.stderr
+
+
+def test_a_derived_image_keeps_the_user(result: dict[str, Any]) -> None:
+    lines = result["container"]["dockerfile"].splitlines()
     # No instruction is cut in two: each line that is not the last of its instruction says so.
     instructions = [line for before, line in zip(["", *lines], lines) if not before.endswith("\\")]
-    assert {line.split()[0] for line in instructions} == {"#", "FROM", "USER", "RUN"}
-    assert "hunter2" not in json.dumps(result["image"])
-
-
-def test_the_override_builds_the_image(result: dict[str, Any]) -> None:
-    compose = result["image"]["compose"]
-    assert compose["services"] == {
-        "keeper-gateway": {
-            "image": "keeper-gateway-azure-rotation:latest",
-            "pull_policy": "build",
-            "build": {"context": "/opt/keeper-azure-rotation/docker", "secrets": ["pip_conf"]},
-        }
-    }
-    assert compose["secrets"] == {"pip_conf": {"file": "/opt/keeper-azure-rotation/docker/pip.conf"}}
+    assert [line.split()[0] for line in instructions if not line.startswith("#")] == ["FROM", "COPY", "COPY", "RUN"]
+    assert "FROM keeper/gateway:latest" in lines
+    text = " ".join(line.rstrip("\\") for line in lines)
+    assert "--require-hashes --only-binary :all:" in text
+    assert "--no-index --find-links /tmp/wheels --requirement" in text
+    assert "== '3.12', sys.version" in text

@@ -17,7 +17,7 @@ import yaml
 CHECKOUT = Path(__file__).resolve().parents[3]
 ROLE = CHECKOUT / "roles" / "gateway_host"
 PLAYBOOK = CHECKOUT / "playbooks" / "provision_gateway_host.yml"
-FILES = [*sorted((ROLE / "tasks").glob("*.yml")), *sorted((ROLE / "handlers").glob("*.yml")), PLAYBOOK]
+FILES = [*sorted((ROLE / "tasks").glob("*.yml")), PLAYBOOK]
 
 
 def load(path: Path) -> Any:
@@ -83,7 +83,7 @@ def test_every_part_has_a_tag() -> None:
     main = {task["name"]: task for task in tasks(load(ROLE / "tasks" / "main.yml"))}
     tags = {tag for task in main.values() for tag in [task.get("tags")] if isinstance(tag, str)}
     tags |= {tag for task in main.values() if isinstance(task.get("tags"), list) for tag in task["tags"]}
-    parts = {f"gateway_host_{part}" for part in ("python", "environment", "gateway", "checks")}
+    parts = {f"gateway_host_{part}" for part in ("python", "environment", "gateway", "arc", "checks")}
     assert tags == parts | {"always"}
     for task in main.values():
         include = task.get("ansible.builtin.include_tasks")

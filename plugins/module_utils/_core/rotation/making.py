@@ -47,6 +47,7 @@ class Making:
         self._undone: list[str] = []
         self.made: tuple[Credential, Secret] | None = None
         self.removed: list[str] = []
+        self._open: dict[str, Credential] = {}  # removals of others that were not answered
         self.left: list[str] = []  # after undo has failed
 
     def make(self, end: datetime) -> tuple[Credential, Secret]:
@@ -105,9 +106,50 @@ class Making:
 
     def took_away(self, item: Credential) -> None:
         """Note that a secret was removed."""
-        self.removed.append(item.key_id)
+        if item.key_id not in self.removed:
+            self.removed.append(item.key_id)
         if item.display_name == self.display_name:
             self._undone.append(item.key_id)
+
+    def remove_old(self, item: Credential) -> bool:
+        """Remove a secret that this run has not made; return False where Graph knows none. Raises NotDone, Stopped."""
+        was_open = item.key_id in self._open
+        self._open[item.key_id] = item
+        try:
+            known = self._graph.remove_password(self._application, item.key_id)
+        except NotDone as problem:
+            if problem.certain and not was_open:
+                del self._open[item.key_id]
+            raise
+        if known:
+            self.took_away(item)
+        if known or not was_open:
+            del self._open[item.key_id]
+        return known
+
+    def is_gone(self, key_id: str) -> bool:
+        """Note that a secret is gone; return whether a removal of this run, which was not answered, has done that."""
+        item = self._open.get(key_id)
+        if item is not None:
+            self.took_away(item)
+            del self._open[key_id]
+            self._log.say(f"removed the secret {key_id}, although that was not answered")
+        return item is not None
+
+    def see(self, listed: Application) -> bool:
+        """Note which of the removals that were not answered have been done; return whether any has."""
+        gone = [key_id for key_id in self._open if not listed.credential(key_id)]
+        for key_id in gone:
+            self.is_gone(key_id)
+        return bool(gone)
+
+    def see_what_was_removed(self) -> None:
+        """Look once at what became of the removals that were not answered. Raises Stopped."""
+        if self._open:
+            try:
+                self.see(self._graph.read(self._application))
+            except NotDone as problem:
+                self._log.detail(f"what was removed is not known: {problem}")
 
     def unanswered(self) -> bool:
         """Whether Graph may hold a secret of this run that has not shown yet."""
@@ -124,9 +166,10 @@ class Making:
                 break
             if pause:
                 self._budget.pause(pause)
-            seen = self._graph.read(self._application).credentials
-            found = [item for item in seen if item.display_name == self.display_name and item.key_id != key_id]
-            found = [item for item in found if item.key_id not in self.removed]
+            seen = self._graph.read(self._application)
+            self.see(seen)
+            found = [item for item in seen.credentials if item.display_name == self.display_name]
+            found = [item for item in found if item.key_id not in (key_id, *self.removed)]
             if found:
                 return found
         return []

@@ -97,12 +97,12 @@ class Publishing:
                     self._budget.pause(problem.wait)
                 if not problem.sent:
                     raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
-                current = self._reread()
+                before, current = current, self._reread()
                 if self.shows_ours(current):
                     self._log.say(f"published in the record {current.title!r} ({current.uid})")
                     return
                 self._settle_saves(current)
-                self._stand_back(current)
+                self._stand_back(before, current)
                 if problem.certain and not problem.conflict and not problem.wait:
                     raise RolledBack(
                         f"the record {current.uid} could not be saved",
@@ -208,7 +208,14 @@ class Publishing:
         self._saves = [save for save in self._saves if not save.answered_no and save.revision >= record.revision]
         self.confirmed = self.confirmed and bool(self._saves)
 
-    def _stand_back(self, record: VaultRecord) -> None:
+    def _stand_back(self, before: VaultRecord, record: VaultRecord) -> None:
+        if record.revision != before.revision and record.data == before.data:
+            # See fence(): that run may remove our secret after any look of ours.
+            raise RolledBack(
+                f"another run has saved the record {record.uid} as it is",
+                "it takes this run for an interrupted one, and this run stands back",
+                "nothing, if another rotation was under way",
+            )
         if record.secret(FIELD_SECRET) != self._record.secret(FIELD_SECRET):
             raise RolledBack(
                 f"somebody else published a secret in the record {record.uid} meanwhile",
@@ -222,7 +229,8 @@ class Publishing:
 
 def fence(vault: Vault, record: VaultRecord, budget: Budget, log: Log) -> VaultRecord:
     """Save the record as it is, and return it as it is read then: a run that is about to save what it read before meets
-    "out of sync" from now on. Raises Refused where it shows another secret by now, or cannot be saved; Stopped.
+    "out of sync" from now on, and stands back. Raises Refused where it shows another secret by now, or cannot be saved;
+    Stopped.
     """
     log.say("saving the record as it is, so that no interrupted run can publish any more")
     current, problem = record, None

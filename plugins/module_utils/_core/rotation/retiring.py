@@ -172,9 +172,8 @@ class Retiring:
 
     def _remove(self, item: Credential) -> None:
         self.sent.add(item.key_id)
-        if self._graph.remove_password(self._application, item.key_id):
+        if self._making.remove_old(item):
             self._log.say(f"removed the secret {item.key_id}")
-            self._making.took_away(item)
         else:
             # One replica does not know it: it is gone, or that replica has not heard of it yet.
             self._watched[item.key_id] = _Unseen(self._budget.awake())
@@ -199,7 +198,7 @@ class Retiring:
                 unseen = unseen or _Unseen(self._budget.awake())
                 if unseen.is_gone(self._budget.awake()):
                     raise Gone
-            elif there or answer is Answer.TAKEN:
+            elif there or (answer is Answer.TAKEN and self._proving.verify):
                 unseen = None
                 if not self._todo():
                     return
@@ -238,7 +237,8 @@ class Retiring:
                 elif unseen.is_gone(self._budget.awake()):
                     del self._watched[key_id]
                     self._gone.add(key_id)
-                    self._log.say(f"the secret {key_id} was gone already")
+                    if not self._making.is_gone(key_id):
+                        self._log.say(f"the secret {key_id} was gone already")
 
     def _check_record(self) -> None:
         record = self._evidence.record()
@@ -257,9 +257,10 @@ class Retiring:
             self._evidence.forget_list()
 
     def remaining(self) -> list[str] | None:
-        """Return the key ids that are left after ``retire`` has failed; None where that is not to be had.
+        """Return the key ids that may be left after ``retire`` has failed; None where that is not to be had.
 
-        A removal whose answer was lost has taken effect more often than not.
+        A removal whose answer was lost has taken effect more often than not. What a replica did not know has not stayed
+        unseen long enough.
         """
         if self._making.unanswered():
             return None
@@ -272,8 +273,7 @@ class Retiring:
         listed = {item.key_id for item in fresh.credentials}
         if self._new.key_id not in listed:
             return None  # the list is stale
-        removed = self._making.removed
-        away = self.sent - listed - self._gone - set(removed)
-        removed += sorted(away)
+        self._making.see(fresh)
         soon = self._now() + timedelta(seconds=SOON)
-        return [item.key_id for item in self._sort(list(fresh.credentials)).due(soon)]
+        due = [item.key_id for item in self._sort(list(fresh.credentials)).due(soon)]
+        return due + [key_id for key_id in self._watched if key_id not in (*due, *self._making.removed)]

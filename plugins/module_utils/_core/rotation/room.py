@@ -14,7 +14,7 @@ from ..base.redact import Log
 from ..base.timing import ROOM, SOON, Budget
 from ..services.application import Application, Credential
 from ..services.entra import Answer
-from ..services.graph import Graph, NotDone
+from ..services.graph import NotDone
 from ..services.vault import Vault, VaultRecord
 from .deciding import Decision, Fate, Situation
 from .evidence import Evidence
@@ -39,7 +39,6 @@ class Room:
         *,
         vault: Vault,
         record: VaultRecord,
-        graph: Graph,
         evidence: Evidence,
         making: Making,
         shown: Proving | None,
@@ -47,7 +46,7 @@ class Room:
         budget: Budget,
         log: Log,
     ) -> None:
-        self._vault, self.record, self._graph, self._evidence = vault, record, graph, evidence
+        self._vault, self.record, self._evidence = vault, record, evidence
         self._making, self._shown, self._known, self._budget, self._log = making, shown, known, budget, log
 
     def make(self, limit: float) -> None:
@@ -88,6 +87,8 @@ class Room:
 
     def _remove_one(self) -> bool:
         listed = self._evidence.listed()
+        if self._making.see(listed):
+            return True
         self._evidence.record()
         known = self._known(listed)
         decision, until = room(known, listed.credentials)
@@ -100,8 +101,7 @@ class Room:
             return False
         item = decision.credential
         self._log.say(f"removing the secret {item.key_id} to make room: {decision.reason}")
-        if self._graph.remove_password(listed, item.key_id):
-            self._making.took_away(item)
+        self._making.remove_old(item)
         return True
 
     def _wait(self, decision: Decision, until: datetime, now: datetime) -> None:

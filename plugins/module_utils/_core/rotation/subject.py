@@ -82,6 +82,7 @@ class Subject:
         # been given to another application since.
         doubtful = contradicts(self.policy, self.published, app, app.read_at) or (self.unlisted and self.policy.verify)
         self.bound = not doubtful or self._shown_is_taken()
+        self.unlisted = self.unlisted if self.bound else ()
         self.evidence = Evidence(self.vault, self.record, self.graph, app, budget)
         if self.record.shows(FIELD_SECRET):
             log.say(f"the field {FIELD_SECRET} is no Hidden field: everybody who opens the record sees the secret")

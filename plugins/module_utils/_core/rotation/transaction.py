@@ -184,7 +184,6 @@ class Rotation:
         place = Room(
             vault=self._subject.vault,
             record=self._subject.record,
-            graph=self._graph,
             evidence=self._subject.evidence,
             making=self._making,
             shown=self._subject.shown,
@@ -346,18 +345,18 @@ class Rotation:
 
         Raises one of RotationError, which tells the truth about what remains.
         """
-        if self._making.old_removed():
-            self._facts["removed"] = self._making.old_removed()
-        if self._final is not None:
-            raise self._final
         if self._complete:
             return self._rotated()
-        if self._new is not None:
+        if self._final is None and self._new is not None:
             remaining = self._retiring.remaining() if self._retiring else None
-            if remaining == []:
+            if self._retiring and remaining == []:
+                self._kept = self._retiring.outlook().stays(self._subject.now())
                 return self._rotated()
-            raise self._failed_to_retire(self._new, failure, remaining) from None
-        raise self._undo(failure) from None
+            self._final = self._failed_to_retire(self._new, failure, remaining)
+        problem = self._final or self._undo(failure)
+        if self._making.old_removed():
+            self._facts["removed"] = self._making.old_removed()
+        raise problem from None
 
     def _rotated(self) -> Outcome:
         new, removed = self._new, self._making.removed
@@ -423,9 +422,8 @@ class Rotation:
     def _undo(self, failure: BaseException) -> RotationError:
         name, making = self._name, self._making
         wanted = failure if isinstance(failure, RotationError) else None
-        unchanged = wanted or Refused(f"{name} was not rotated, nothing was changed", _why(failure), "run it again")
         if not making.tried:
-            return unchanged
+            return wanted or Refused(f"{name} was not rotated, nothing was changed", _why(failure), "run it again")
         if making.made is not None:
             self._log.say("undoing: " + _why(failure))
         removed: bool | None = False
@@ -437,6 +435,7 @@ class Rotation:
                     shown = self._publishing.shown()
                 if shown is Shown.ANOTHER:
                     removed = making.undo()
+                making.see_what_was_removed()
         except (Exception, Stopped) as problem:
             self._log.say(f"undoing did not succeed: {_why(problem)}")
         if shown is Shown.OURS and making.made is not None:
@@ -446,7 +445,8 @@ class Rotation:
         if removed is False:
             return self._orphan(failure, "it could not be removed")
         if removed is None:
-            return unchanged
+            was = "what was removed was to make room" if making.old_removed() else "nothing was changed"
+            return wanted or Refused(f"{name} was not rotated, {was}", _why(failure), "run it again")
         todo = wanted.todo if wanted else "run it again"
         return RolledBack(f"{name} was not rotated, the new secret was removed again", _why(failure), todo)
 

@@ -6,21 +6,25 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
+import codecs
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from ..base.encoded import decode, mistake
 from ..base.errors import BadInput
 from ..base.labels import Labelled, text_of
 from ..base.redact import bounded
+from ..services.configuration import read_configuration
 from ..services.secrecy import learn
 
 RUN_BY_GATEWAY = "let the Gateway run the script, or pass it the line that the Gateway does"
 _LONGEST = 64 * 1024 * 1024
+# Where programs wrap base64. A line of the Gateway's is longer.
+_WIDTHS = range(57, 101)
 # Text in the variable itself, or the path of a file; first that is there.
 _VARIABLES = (
     ("GATEWAY_CONFIG", False),
@@ -81,17 +85,19 @@ def read_request(stream: IO[bytes]) -> Request:
 
 def _decode(data: bytes, what: str) -> Any:
     text = data.strip()
-    if text.startswith(b"\xef\xbb\xbf"):  # PowerShell may put a byte order mark in front
-        text = text[3:]
+    if text.startswith(codecs.BOM_UTF8):  # PowerShell may put a byte order mark in front
+        text = text[len(codecs.BOM_UTF8) :]
+    why, todo = mistake(data)
     try:
-        compact = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-        decoded = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+        decoded = decode(text)
     except (ValueError, binascii.Error):
-        raise BadInput(f"{what} is no base64", todo=RUN_BY_GATEWAY) from None
+        raise BadInput(f"{what} is no base64", why, todo or RUN_BY_GATEWAY) from None
     try:
         return json.loads(decoded.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise BadInput(f"{what} is base64, but not of JSON", todo=RUN_BY_GATEWAY) from None
+        if decoded.startswith(b"{") and len(text) in _WIDTHS:
+            why, todo = "it is wrapped over lines, the first was read", "pass one line, as base64 -w0 writes it"
+        raise BadInput(f"{what} is base64, but not of JSON", why, todo or RUN_BY_GATEWAY) from None
 
 
 def _uid(message: Mapping[str, Any], key: str, required: bool) -> str:
@@ -114,7 +120,7 @@ def find_configuration(environ: Mapping[str, str], read: Callable[[str], str] | 
     It is read once and never opened for writing. The first source that is there counts: one that is there but cannot
     be read is an error, no reason to go on to the next. Raises BadInput.
     """
-    read = read or _read_file
+    read = read or read_configuration
     for name, is_path in _VARIABLES:
         value = environ.get(name, "").strip()
         if value:
@@ -140,13 +146,3 @@ def _is_there(path: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _read_file(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_LONGEST).decode("utf-8-sig")
-    except (OSError, ValueError) as problem:
-        why = getattr(problem, "strerror", None) or "it is no text"
-        todo = "correct the path" if isinstance(problem, FileNotFoundError) else "run the script as the Gateway's user"
-        raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo) from None

@@ -122,7 +122,7 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         log.say(text)
         if options.debug:
             for line in traceback.format_exc().splitlines():
-                log.detail(line)
+                log.detail(foreign(line))
         return Outcome("error", 1, scrub(text), False)
 
 

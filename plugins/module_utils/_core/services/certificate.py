@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from ..base.errors import BadInput
@@ -20,10 +20,11 @@ _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A private key and its certificate, both PEM, and when the certificate ends."""
+    """A private key and its certificate, both PEM, with the certificate's SHA-1 thumbprint (hex) and its end."""
 
     private_key: Secret
     certificate: str
+    thumbprint: str
     end: datetime
 
 
@@ -37,6 +38,7 @@ def open_certificate(source: Certificate) -> KeyPair:
     # It comes with msal. Most runs need none of it, and it takes long to load.
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.hashes import SHA1
 
     passphrase = source.passphrase.reveal().encode() if source.passphrase else None
     try:
@@ -51,7 +53,9 @@ def open_certificate(source: Certificate) -> KeyPair:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        return KeyPair(Secret(private.decode()), own.public_bytes(serialization.Encoding.PEM).decode(), _end(own))
+        thumbprint = own.fingerprint(SHA1()).hex()  # noqa: S303 - RFC 7515 names a certificate by it, as "x5t"
+        end: datetime = own.not_valid_after_utc
+        return KeyPair(Secret(private.decode()), own.public_bytes(serialization.Encoding.PEM).decode(), thumbprint, end)
     except _Unusable as problem:
         why = str(problem)
     except Exception as problem:  # whatever is in the file; the texts of these errors may quote it
@@ -92,11 +96,3 @@ def _pfx(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
         return key, [certificate for certificate in (own, *others) if certificate is not None]
     why = "the passphrase does not open it" if passphrase is not None else "it needs a passphrase"
     raise _Unusable(f"{why}, or it is neither PEM nor PFX")
-
-
-def _end(certificate: Any) -> datetime:
-    if hasattr(certificate, "not_valid_after_utc"):  # from cryptography 42 on
-        end: datetime = certificate.not_valid_after_utc
-        return end
-    naive: datetime = certificate.not_valid_after
-    return naive.replace(tzinfo=timezone.utc)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import selectors
 import socket
 import ssl
@@ -47,6 +48,7 @@ _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")
 # The "Connection Attempt Delay" of https://www.rfc-editor.org/rfc/rfc8305#section-5, seconds.
 _HEAD_START = 0.25
+_NAME = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]+(?:%\w+)?")
 _NO_HANDLES = (errno.EMFILE, errno.ENFILE)
 
 
@@ -260,6 +262,8 @@ def race(host: str, port: int, timeout: float, line: Line, name: str) -> socket.
     """
     end = time.monotonic() + timeout
     failures: list[str] = []
+    if not _NAME.fullmatch(host):  # requests encodes a space, and the resolver looks for what comes out
+        raise NotConnected(_NO_HOST, HOST, lasting=True)
     try:
         with selectors.DefaultSelector() as begun:  # first, since a resolver that finds no file handle does not say so
             addresses = in_turn(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), line.families.get(host))

@@ -62,6 +62,8 @@ _WORDS = {
 # Waiting changes none of these for an application that exists.
 _FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011}
 _ADMIN_ATTEMPTS = 3
+# From this msal on the certificate is enough, and its SHA-256 thumbprint is used.
+_WITHOUT_THUMBPRINT = (1, 35)
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,8 @@ class Entra:
         if identity.certificate:
             pair = open_certificate(identity.certificate)
             credential = {"private_key": pair.private_key.reveal(), "public_certificate": pair.certificate}
+            if _msal_version() < _WITHOUT_THUMBPRINT:
+                credential["thumbprint"] = pair.thumbprint
         elif identity.token:
             token = identity.token.fetch()
             credential = {"client_assertion": token.reveal}
@@ -294,6 +298,10 @@ class _Transport:
         name = "sign-in of the admin application" if method == "POST" else "discovery"
         self.last = self._http.call(method, url, name=name, headers=headers, body=body, query=query, retry=_retry)
         return self.last
+
+
+def _msal_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", msal.__version__)[:2])
 
 
 def _is_below(url: Any, root: str) -> bool:

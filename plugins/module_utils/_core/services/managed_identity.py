@@ -32,7 +32,8 @@ PATIENCE = 30.0
 ARC_AGENT = "/opt/azcmagent/bin/himds"
 ARC_KEYS = "/var/opt/azcmagent/tokens"
 ARC_GROUP = "himds"
-_VM_ADDRESS = "http://169.254.169.254"
+_VM, _VM_ADDRESS = "an Azure VM's metadata service", "http://169.254.169.254"
+_ARC = "Azure Arc's agent"
 
 
 def host_service() -> tuple[str, str]:
@@ -53,8 +54,8 @@ def host_service() -> tuple[str, str]:
     if kind is msal_sources.MACHINE_LEARNING:
         return "Azure Machine Learning", os.environ.get("MSI_ENDPOINT", "")
     if kind is msal_sources.AZURE_ARC:
-        return "Azure Arc's agent", endpoint or "http://localhost:40342"
-    return "an Azure VM's metadata service", os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _VM_ADDRESS)
+        return _ARC, endpoint or "http://localhost:40342"
+    return _VM, os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _VM_ADDRESS)
 
 
 class ManagedIdentity:
@@ -117,14 +118,15 @@ class ManagedIdentity:
             why = f"the key that Azure Arc's agent has named cannot be read ({problem.strerror or 'no reason'})"
             raise self._refused(why, f"see whether the agent writes to {ARC_KEYS}") from None
         except Exception as problem:  # whatever msal makes of an answer; its text may quote it
-            if client_id and transport.last is not None and transport.last.status == 200:
-                raise self._refused(f"{self._service} has not confirmed that identity") from None
-            answer = {}
             self._log.detail(f"msal: {type(problem).__name__}")
+            # An agent that knows the host's own identity alone; older versions of msal do not even ask it.
+            if client_id and self._service == _ARC and (transport.last is None or transport.last.status == 200):
+                raise self._refused(f"{_ARC} has not confirmed that identity") from None
+            answer = {}
         return (answer if isinstance(answer, dict) else {}), transport.last
 
     def _looked_for(self) -> str:
-        if self._service != "an Azure VM's metadata service":
+        if self._service != _VM:
             return ""
         return (
             f"; nor is it App Service (IDENTITY_ENDPOINT and IDENTITY_HEADER are not set) or one of Azure Arc's "

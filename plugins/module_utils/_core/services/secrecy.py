@@ -40,6 +40,7 @@ def _is_none(text: str) -> bool:
 
 
 _OURS: dict[str, Callable[[str], bool]] = {
+    "recorduid": lambda text: bool(_UID.fullmatch(text)),
     "applicationobjectid": _is_guid,
     "applicationclientid": _is_guid,
     "clientsecretid": _is_guid,

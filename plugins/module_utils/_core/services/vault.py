@@ -11,15 +11,16 @@ import binascii
 import copy
 import json
 import random
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ..base.encoded import decode
 from ..base.errors import BadInput, Refused
 from ..base.labels import Labelled, find, find_all, text_of
 from ..base.redact import Log, bounded, foreign, remember
 from ..base.timing import Budget
+from .configuration import INITIALISED, instead
 from .http import Http, Reply, Unanswered, pause_before, retry_after, seconds_in
 from .secrecy import learn
 
@@ -41,8 +42,6 @@ _T = TypeVar("_T")
 _THROTTLE_PAUSE = 11.0
 _KEY_CHANGES = 3
 _TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
-# REGION:token or host:token, https://docs.keeper.io/secrets-manager
-_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
 _NEEDED = ("clientId", "privateKey", "appKey")
 
 
@@ -52,23 +51,20 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
     Only a bound configuration is accepted: binding would spend its one-time token and keep the new keys in memory
     alone. Raises BadInput.
     """
-    todo = "use the configuration of a device or Gateway that has been initialised"
     plain = text.strip()
     if not plain:
-        raise BadInput(f"the Keeper configuration in {source} is empty", todo=todo)
+        raise BadInput(f"the Keeper configuration in {source} is empty", todo=INITIALISED)
     try:
         if not plain.startswith("{"):
             # The SDK fails on a trailing newline and on missing padding.
-            compact = "".join(plain.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
-            plain = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True).decode("utf-8-sig")
+            plain = decode("".join(plain.split()).encode()).decode("utf-8-sig")
         values = json.loads(plain)
     except (ValueError, binascii.Error, RecursionError):
         values = None
-    if _ONE_TIME.fullmatch(plain):
-        why = "a device redeems it once, and keeps the configuration that it gets for it"
-        raise BadInput(f"the Keeper configuration in {source} is a one-time token", why, todo)
     if not isinstance(values, dict):
-        raise BadInput(f"the Keeper configuration in {source} is neither JSON nor base64 of JSON", todo=todo)
+        why, todo = ("", "") if values is not None else instead(text.strip(), plain)
+        what = f"the Keeper configuration in {source} is neither JSON nor base64 of JSON"
+        raise BadInput(what, why, todo or INITIALISED)
     # Keys that the SDK does not know all collapse into one.
     config = {key.value: str(values[key.value]) for key in ConfigKeys if values.get(key.value)}
     for name in ("privateKey", "appKey", "clientKey", "clientId"):
@@ -77,7 +73,7 @@ def parse_configuration(text: str, source: str) -> dict[str, str]:
     missing = [name for name in _NEEDED if name not in config]
     if missing:
         why = "it was never initialised" if "clientKey" in config else "it is damaged"
-        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, todo)
+        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, INITIALISED)
     return config
 
 
@@ -226,6 +222,7 @@ class Vault:
         A record that is there but cannot be decrypted is an error, not a record that is missing.
         """
         wanted = list(uids)
+        learn(("record uid", "", uid) for uid in wanted)
         try:
             answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
         except _Answered as problem:

@@ -403,6 +403,15 @@ def test_a_token_of_the_host_goes_to_a_custom_authority_only_where_both_have_one
 
 
 @pytest.mark.parametrize("fields", CUSTOM)
+def test_nor_does_a_secret_of_the_environment(fields):
+    sources = {"configuration": configuration(clientId="", clientSecret="", **fields), "fallback": FALLBACK}
+    with pytest.raises(BadInput, match=r"is not sent to .*CONFIG.* alone"):
+        choose(Sources(**sources))
+    named = choose(Sources(configuration=configuration(**fields)))[1]
+    assert choose(Sources(**sources, authority=named.authority))[1] == named
+
+
+@pytest.mark.parametrize("fields", CUSTOM)
 @pytest.mark.parametrize("kind", ["certificate", "managed, of the configuration"])
 def test_what_no_one_else_can_use_or_has_one_origin_goes_there(kind, fields):
     bare = configuration(clientId="", clientSecret="", **fields)

@@ -166,6 +166,32 @@ def test_bad_input_is_named(line, says):
     assert "Next: " in caught.value.message
 
 
+LINE = base64_of(message()).decode()
+WRAPPED = "\n".join(LINE[at : at + 76] for at in range(0, len(LINE), 76))
+
+
+@pytest.mark.parametrize(
+    ("line", "why", "todo"),
+    [
+        (WRAPPED.encode(), "wrapped over lines", "base64 -w0"),
+        (WRAPPED.replace("\n", "\r\n").encode(), "wrapped over lines", "base64 -w0"),
+        (LINE.encode("utf-16"), "UTF-16", "UTF-8"),
+        (LINE.encode("utf-16-le"), "UTF-16", "UTF-8"),
+        (base64.b64encode(json.dumps(message()).encode("utf-16-le")), "UTF-16", "UTF-8"),
+        (json.dumps(message()).encode(), "JSON itself", "base64"),
+        (f'"{LINE}"'.encode(), "quotes", "without the quotes"),
+        (base64.b64encode(LINE.encode()), "base64 twice", "once"),
+        (LINE[:-40].encode(), "cut off", "whole"),
+    ],
+    ids=["wrapped", "wrapped on Windows", "UTF-16", "no mark", "within", "JSON", "quotes", "twice", "cut off"],
+)
+def test_what_is_wrong_with_the_line_is_told_by_name(line, why, todo):
+    with pytest.raises(BadInput, match="stdin") as caught:
+        read(line + b"\n")
+    assert why in caught.value.what + caught.value.why
+    assert todo in caught.value.todo
+
+
 def test_bad_input_quotes_nothing_of_stdin():
     with pytest.raises(BadInput) as caught:
         read(base64.b64encode(b'{"newPassword": "top-secret", '))

@@ -9,10 +9,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import BadInput
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Secret
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import BadInput, Refused
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Log, Secret
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services import entra
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.certificate import open_certificate
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.credentials import Certificate
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.credentials import Certificate, Identity
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import Http
+from core_samples import CLIENT_ID
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -116,3 +120,26 @@ def test_a_passphrase_that_is_missing_or_wrong(kind, passphrase, why):
     with pytest.raises(BadInput, match=why) as caught:
         opened(GOOD[kind], passphrase)
     assert "wrong" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("version", "named"),
+    [("1.32.0", True), ("1.34.2b1", True), ("1.35.0", False), ("1.39.0", False), ("2.0", False), ("1.100.0", False)],
+)
+def test_an_older_msal_is_told_the_thumbprint(monkeypatch, version, named):
+    given: list = []
+
+    def client(client_id, client_credential, **more):
+        given.append(client_credential)
+        raise ValueError
+
+    monkeypatch.setattr(entra.msal, "__version__", version)
+    monkeypatch.setattr(entra.msal, "ConfidentialClientApplication", client)
+    budget, log = Budget(), Log(lambda line: None)
+    certificate = Certificate("the certificate in x", lambda: GOOD["PFX"], Secret(PASSPHRASE))
+    identity = Identity(CLIENT_ID, "contoso.example", "x", certificate=certificate)
+    with pytest.raises(Refused):
+        entra.Entra(Http(budget, log), entra.CLOUDS["AzureCloud"], "contoso.example", budget, log).token(identity)
+    thumbprint = {"thumbprint": OWN.fingerprint(hashes.SHA1()).hex()} if named else {}
+    (credential,) = given
+    assert credential == {"private_key": private().decode(), "public_certificate": OWN_PEM.decode(), **thumbprint}

@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import ssl
+from contextlib import suppress
 
 import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import OutOfTime
@@ -18,9 +19,16 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact 
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services import connection, http
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.connection import in_turn
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import Http, Unanswered, busy
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import (
+    Http,
+    Unanswered,
+    busy,
+    retry_after,
+)
 from core_samples import reply
 from core_servers import Hole, Keeping, Server, Silent, Tunnel, closing, make_certificate
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 NAMES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "CURL_CA_BUNDLE")
 
@@ -399,3 +407,45 @@ def test_an_answer_that_memory_does_not_hold_is_no_bug(monkeypatch, certificate)
         problem = Caller().fails(server.url)
     assert problem.sent is True
     assert "memory" in str(problem)
+
+
+HEADS = (
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 302 Found\r\n",
+    b"HTTP/1.0 999 ?\r\n",
+    b"HTTP/1.1 200\r\n",
+    b"HTTP/9.9 200 OK\r\n",
+    b"ICY 200 OK\r\n",
+    b"HTTP/1.1 abc\r\n",
+    b"",
+)
+HEADERS = st.sampled_from(
+    [
+        b"Content-Length: 2",
+        b"Content-Length: 2, 3",
+        b"Content-Length: -5",
+        b"Content-Length: x",
+        b"Transfer-Encoding: chunked",
+        b"Content-Encoding: gzip",
+        b"Content-Encoding: deflate, br",
+        b"Content-Type: text/html; charset=nonsense",
+        b"Location: \xff\xfe//[",
+        b"Set-Cookie: a=b; Expires=never; Max-Age=x",
+        b"Retry-After: NaN",
+        b"Date: yesterday",
+        b": no name",
+        b"no colon",
+        b"X: " + b"y" * 70_000,
+    ]
+)
+
+
+@settings(max_examples=80)
+@given(st.sampled_from(HEADS), st.lists(HEADERS, max_size=4), st.binary(max_size=40) | st.just(b"5\r\nabc"))
+def test_whatever_is_answered_is_an_answer_or_none(head, headers, body):
+    data = head + b"".join(header + b"\r\n" for header in headers) + b"\r\n" + body
+    with closing(Server(answer=data)) as (server,), suppress(Unanswered):
+        found = Http(Budget(), Log(lambda line: None)).call("GET", f"http://127.0.0.1:{server.port}/", name="x")
+        assert isinstance(found.between(), str)
+        assert isinstance(found.json(), dict)
+        assert retry_after(found) is None

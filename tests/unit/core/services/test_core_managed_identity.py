@@ -178,6 +178,21 @@ def test_arc_s_user_assigned_identity_counts_only_where_the_agent_confirms_it(ar
     assert CLIENT_ID in problem.what
 
 
+def test_an_identity_that_msal_refuses_to_ask_arc_for(arc, monkeypatch):
+    def refuse(*arguments, **more):
+        raise msal_sources.ManagedIdentityError("only system-assigned identities")
+
+    with arc((200, GRANTED)):
+        monkeypatch.setattr(msal_sources, "_obtain_token_on_arc", refuse)
+        assert "has not confirmed" in refused(CLIENT_ID).why
+
+
+def test_a_vm_is_not_said_to_lack_an_identity_whose_token_is_damaged(monkeypatch):
+    with serving((200, {**GRANTED, "expires_in": "soon"})) as service:
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", service.url)
+        assert "no readable reason" in refused(CLIENT_ID).why
+
+
 def test_arc_s_key_that_this_user_may_not_read(arc, monkeypatch):
     def stat(path):
         raise PermissionError(13, "Permission denied", path)

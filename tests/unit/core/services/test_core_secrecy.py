@@ -23,6 +23,7 @@ def typed() -> str:
 
 
 OURS = {
+    "record uid": UIDS[:22],
     "application_object_id": GUID,
     "application_client_id": "{" + GUID.upper() + "}",
     "client_secret_id": GUID,
