@@ -699,8 +699,8 @@ def _host_file(path: str, what: str) -> bytes:
             os.close(handle)
     except (OSError, ValueError) as problem:
         why = getattr(problem, "strerror", None) or "its name is none"
-    todo = "check the path, and that the user who runs this may read it"
-    raise BadInput(f"the {what} {path} cannot be read", why, todo)
+        todo = "check the path, and that the user who runs this may read it"
+        raise BadInput(f"the {what} {path} cannot be read", why, todo) from None
 
 
 def claims(token: Secret) -> dict[str, Any]:

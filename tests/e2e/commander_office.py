@@ -91,7 +91,7 @@ class Office:
         config = self.record("Azure production")
         rotation = account.rotations.get(record.uid)
         files = {one.uid: one.content for one in record.files}
-        (app,) = account.apps.values()
+        (app,) = list(account.apps.values())
         (gateway,) = [client.uid for _app, client in account.gateways().values()]
         return (
             rotation is not None

@@ -135,7 +135,10 @@ def why_no_namespaces() -> str:
     probe = "mount -t tmpfs none /var/opt && exec unshare --user --map-user=1000 true"
     try:
         done = subprocess.run(
-            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", probe], capture_output=True, text=True
+            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", probe],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError as problem:
         return f"unshare: {problem.strerror}"

@@ -262,7 +262,7 @@ def _overtaken(number: int) -> set[str]:
 
 
 PEOPLE_AT_WORK = (
-    Person("adds a secret", lambda scene: _add(scene), _always),
+    Person("adds a secret", _add, _always),
     Person(
         "removes the new one",
         lambda scene: _remove(scene, scene.new),
@@ -342,7 +342,7 @@ class Encounter(Case):
                 with judge.people(self.person.another_run):
                     self.person.act(scene)
 
-            held = Held(world, self.step or STEPS[self.number], act, lambda op: scene.during(op))
+            held = Held(world, self.step or STEPS[self.number], act, scene.during)
             result = judge.disturbed(lambda: FORMS[self.form](world, **options))
             judge.reached(held.happened)
             if held.failure is not None:

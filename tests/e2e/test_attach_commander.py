@@ -172,12 +172,12 @@ def _write(office: Office) -> None:
 
 
 def _two_folders(office: Office) -> None:
-    for _ in range(2):
+    for _number in range(2):
         office.keeper.account.add_folder("Azure applications")
 
 
 def _two_apps(office: Office) -> None:
-    for _ in range(2):
+    for _number in range(2):
         office.keeper.account.add_app("Azure rotation")
 
 

@@ -128,7 +128,7 @@ def endpoints(world: World) -> dict[str, str]:
 def test_options_name_a_token_or_a_certificate(world: World, tmp_path, option: str) -> None:
     way = (with_a_certificate_of_the_environment if "cert" in option else with_a_token_file)(world, tmp_path)
     value = {
-        "oidc_token": lambda: (tmp_path / "token").read_text(),
+        "oidc_token": (tmp_path / "token").read_text,
         "oidc_token_file_path": lambda: str(tmp_path / "token"),
         "certificate_path": lambda: str(tmp_path / "rotator.pfx"),
     }[option]()

@@ -97,13 +97,13 @@ def test_what_cannot_be_is_refused_before_anything_is_changed(provision: Provisi
             "refusals.yml",
             f"--limit={name}",
             core="oldest",
-            refusals={key: wish for key, (wish, _) in half.items()},
+            refusals={key: wish for key, (wish, _message) in half.items()},
         )
         for name, half in halves
     }
     results = [one.result() for one in running.values()]
     assert all(result.ok for result in results), results
-    for name, (_, message) in refusals.items():
+    for name, (_wish, message) in refusals.items():
         (said,) = re.findall(rf"\b{name} was refused: (.*)", "".join(result.said for result in results))
         assert message in said
         assert "None" not in said
@@ -237,7 +237,7 @@ def test_a_run_that_is_interrupted_leaves_no_credential_and_ends(provision: Prov
     running = provision.begin(
         "--tags=gateway_host_environment", lock="old", gateway_host_index_url=index, _gateway_host_limit=8
     )
-    for _ in provision.machines:
+    for _machine in provision.machines:
         assert provision.shop.waiting.acquire(timeout=120), running.result().said
     running.process.send_signal(signal.SIGINT)
     assert not running.result().ok

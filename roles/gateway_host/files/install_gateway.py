@@ -42,7 +42,7 @@ def download(settings: Dict[str, Any]) -> bytes:
             f"The installer could not be downloaded: {reason}. See gateway_host_installer_url and gateway_host_proxy."
         ) from None
     if checksum:
-        kind, _, wanted = checksum.partition(":")
+        kind, _colon, wanted = checksum.partition(":")
         if kind not in hashlib.algorithms_available:
             raise SystemExit("gateway_host_installer_checksum must be like sha256:..., and is " + checksum)
         found = hashlib.new(kind, program).hexdigest()
@@ -78,6 +78,7 @@ def run(program: bytes, settings: Dict[str, Any]) -> None:
             ["/bin/bash", "-c", RUN, path] + settings["arguments"],
             input=(settings["token"] + "\n").encode(),
             stdout=subprocess.PIPE,
+            check=False,
             stderr=subprocess.STDOUT,
             env=environ,
         )

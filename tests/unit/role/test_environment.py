@@ -36,7 +36,7 @@ class Host:
     def builds(self, *script: str) -> None:
         """Have the next environments be such a program each."""
 
-        def build(_: Any, folder: Path) -> None:
+        def build(_python: Any, folder: Path) -> None:
             make(folder, *script)
 
         self.monkeypatch.setattr(environment.Environments, "_build", build)

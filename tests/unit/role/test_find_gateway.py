@@ -36,7 +36,7 @@ class Systemd:
     def __init__(self, *units: dict[str, str]) -> None:
         self.units = list(units)
 
-    def __call__(self, _: str) -> dict[str, str]:
+    def __call__(self, _unit: str) -> dict[str, str]:
         return self.units.pop(0) if len(self.units) > 1 else self.units[0]
 
 

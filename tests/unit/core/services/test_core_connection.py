@@ -256,7 +256,8 @@ def test_the_family_that_won_before_begins():
 
 def test_an_address_that_swallows_packets_does_no_harm(monkeypatch, certificate):
     budget = Budget()
-    with closing(Keeping(certificate)) as (server,), closing(Hole(port=server.port)), budget.phase("try it", 5):
+    server = Keeping(certificate)
+    with closing(server, Hole(port=server.port)), budget.phase("try it", 5):
         resolving(monkeypatch, "127.0.0.2", "127.0.0.1")
         assert Caller(budget).http.call("GET", server.url, name="x").status == 200
 
@@ -288,7 +289,8 @@ def test_an_address_that_refuses_is_passed_over(monkeypatch, certificate):
 
 def test_where_no_address_answers_all_are_named_with_the_real_limit(monkeypatch):
     monkeypatch.setattr(http, "CONNECT_TIMEOUT", 0.6)
-    with closing(Hole()) as (hole,), closing(Hole("127.0.0.3", hole.port)):
+    hole = Hole()
+    with closing(hole, Hole("127.0.0.3", hole.port)):
         resolving(monkeypatch, "127.0.0.2", "127.0.0.3")
         problem = Caller().fails(f"https://login.example:{hole.port}/")
     assert problem.sent is False
@@ -317,7 +319,8 @@ def test_a_host_without_addresses_is_said_as_such(monkeypatch):
 
 
 def test_the_race_leaves_no_socket_behind(monkeypatch, certificate):
-    with closing(Keeping(certificate)) as (server,), closing(Hole(port=server.port)):
+    server = Keeping(certificate)
+    with closing(server, Hole(port=server.port)):
         resolving(monkeypatch, "127.0.0.2", "127.0.0.1")
         caller = Caller()
         caller.http.call("GET", server.url, name="x", fresh=True)
