@@ -261,6 +261,10 @@ def _overtaken(number: int) -> set[str]:
     return {"rotated"} if number < READ or number >= SHOWN else {"rolled_back"}
 
 
+def _add(scene: Scene) -> None:
+    scene.added = scene.world.app.add_secret("made in the portal")
+
+
 PEOPLE_AT_WORK = (
     Person("adds a secret", _add, _always),
     Person(
@@ -299,10 +303,6 @@ PEOPLE_AT_WORK = (
 REPLACES_IT = Person(
     "removes the new one, and types in another", Scene.replace, lambda number: {"incomplete"}, since=MADE
 )
-
-
-def _add(scene: Scene) -> None:
-    scene.added = scene.world.app.add_secret("made in the portal")
 
 
 def _remove(scene: Scene, *wanted: Credential) -> None:
