@@ -236,8 +236,13 @@ def _hierarchy() -> Path:
 
 
 def _tidy(name: str) -> None:
-    """Remove what nspawn leaves."""
+    """Remove what nspawn leaves, and what a run that was killed has left running."""
     group = _hierarchy() / f"keeperpam-{name}"
+    with contextlib.suppress(OSError):
+        (group / "cgroup.kill").write_text("1", encoding="ascii")
+        deadline = time.monotonic() + 10
+        while "populated 1" in (group / "cgroup.events").read_text(encoding="ascii") and time.monotonic() < deadline:
+            time.sleep(0.1)
     for found in os.walk(group, topdown=False):
         with contextlib.suppress(OSError):
             os.rmdir(found[0])
