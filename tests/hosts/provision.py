@@ -248,7 +248,7 @@ def _make_wheels(host: str, python: str) -> None:
     stamp = old / "made"
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != text:
         for folder in (wheels, old):
-            folder.mkdir(exist_ok=True)  # and stays the one that the machine has mounted
+            folder.mkdir(parents=True, exist_ok=True)  # and stays the one that the machine has mounted
             for path in folder.iterdir():
                 path.unlink()
         download = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps"]
