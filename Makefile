@@ -50,11 +50,12 @@ venv:
 venv-demo:
 	@$(PYTHON) tests/tools/venv.py $(VENV) requirements-demo.txt
 
-# Made anew when the checkout has been moved.
+# Made anew when the checkout has been moved; otherwise left alone, as there is a moment without it in between.
+LINK := $(COLLECTIONS)/ansible_collections/keeperpam/azure
 .PHONY: link
 link:
-	@mkdir -p $(COLLECTIONS)/ansible_collections/keeperpam
-	@ln -sfn "$$(pwd)" $(COLLECTIONS)/ansible_collections/keeperpam/azure
+	@mkdir -p $(dir $(LINK))
+	@test "$$(readlink $(LINK))" = "$$(pwd)" || ln -sfn "$$(pwd)" $(LINK)
 
 .PHONY: script
 script: venv

@@ -75,6 +75,8 @@ CORES = (
     Core("2.21", "3.12"),
     Core("2.21", "3.13"),
 )
+#: One for each version. The others run the modules and the rotation alone: all of it on each would cost minutes.
+ONE_EACH = tuple(next(core for core in CORES if core.version == version) for version in TARGETS)
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -17,10 +17,12 @@ import pytest
 from commander_office import FIRST, SECRET, make_office
 from harness import CHECKOUT, SCRIPT, make_world
 
-from cores import Controller, Core
+from cores import ONE_EACH, Controller, Core
 from leaks import pieces_in
 from sandbox import Sandbox
 from sandbox.seed import seed
+
+one_each = pytest.mark.parametrize("core", ONE_EACH, ids=str)
 
 
 def last(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -48,9 +50,6 @@ def test_rotate(controller: Controller) -> None:
             "rotate_retire_after": 0,
             "rotate_logs_days": 7,
         }
-        done = controller.play(sandbox, "keeperpam.azure.rotate", variables, "--check")
-        assert done.returncode == 2, done.stdout
-        assert last(done)[0] == "3 records: 2 planned, 1 refused"
         done = controller.play(sandbox, "keeperpam.azure.rotate", variables, "-vvvv", "--diff")
         assert done.returncode == 2, done.stdout
         said = last(done)
@@ -63,6 +62,7 @@ def test_rotate(controller: Controller) -> None:
         assert pieces_in(done.stdout + done.stderr, secrets) == []
 
 
+@one_each
 @pytest.mark.parametrize("slip", ["rotate_record", "shared"])
 def test_rotate_refuses_before_anything_changes(controller: Controller, slip: str) -> None:
     with make_world() as world:
@@ -82,6 +82,7 @@ def test_rotate_refuses_before_anything_changes(controller: Controller, slip: st
         assert world.untouched()
 
 
+@one_each
 @pytest.mark.parametrize("method", ["ksm", "manual"])
 def test_attach_pam_script(controller: Controller, method: str) -> None:
     with make_world() as world:
@@ -100,6 +101,7 @@ def test_attach_pam_script(controller: Controller, method: str) -> None:
         assert pieces_in(said, [*world.secrets(), FIRST]) == []
 
 
+@one_each
 def test_attach_pam_script_with_commander(core: Core, controller: Controller, tmp_path: Path) -> None:
     if not core.supports(f"{sys.version_info.major}.{sys.version_info.minor}"):
         pytest.skip("this ansible-core does not support the Python in which Commander is installed here")
@@ -129,6 +131,7 @@ def test_attach_pam_script_with_commander(core: Core, controller: Controller, tm
         assert "changed=0" in play()
 
 
+@one_each
 def test_the_others_can_be_read(controller: Controller) -> None:
     with Sandbox() as sandbox:
         for path in sorted((CHECKOUT / "playbooks").glob("*.yml")):

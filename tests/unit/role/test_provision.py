@@ -74,3 +74,22 @@ def test_it_fails_where_nothing_matches(
     assert "No host to prepare matches" in said
     assert "in provision_hosts" in said
     assert len(reached) == 1  # the one that says so
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("gateway_host_install_gatway", "gateway_host_install_gateway"), ("provision_host", "provision_hosts")],
+)
+def test_a_variable_that_is_nearly_one_of_ours_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, meant: str
+) -> None:
+    code, said, reached = hosts(tmp_path_factory, "-e", f"{name}=x", "-e", "gateway_host_flavour=native")
+    assert code != 0
+    assert f"{name} (did you mean {meant}?)" in said
+    assert reached
+
+
+def test_a_variable_of_somebody_else_does_no_harm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    _code, said, _reached = hosts(tmp_path_factory, "-e", "gateway_host_backup_dir=/x", "-e", "provision_logs=/y")
+    assert "did you mean" not in said
+    assert "gateway_host_flavour" in said
