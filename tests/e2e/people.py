@@ -189,6 +189,10 @@ class Scene:
         directory.clock_offsets = [0.0]
         self.during = lambda op: None
 
+    def meanwhile(self, op: str) -> None:
+        """Do what is to be done at a request, as it is by then."""
+        self.during(op)
+
     def replace(self) -> None:
         """Take the new secret away, and type another one in once the former one has been looked at."""
         _remove(self, self.new)
@@ -344,7 +348,7 @@ class Encounter(Case):
                 with judge.people(self.person.another_run):
                     self.person.act(scene)
 
-            held = Held(world, self.step or STEPS[self.number], act, scene.during)
+            held = Held(world, self.step or STEPS[self.number], act, scene.meanwhile)
             result = judge.disturbed(lambda: FORMS[self.form](world, **options))
             judge.reached(held.happened)
             if held.failure is not None:
