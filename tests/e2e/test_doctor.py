@@ -52,7 +52,7 @@ def test_the_admin_application_that_cannot_sign_in_is_named(world: World) -> Non
 
 def test_a_secret_of_the_admin_application_that_ends_soon_is_a_warning() -> None:
     with make_world() as world:
-        world.admin_secret.end = world.sandbox.directory.now() + timedelta(days=29)
+        world.admin_secret.end = world.sandbox.directory.now() + timedelta(days=28, hours=12)
         result = run_script(world, "--doctor")
         assert levels(result)["admin secret"] == "warning"
         assert "28 days" in result.stderr

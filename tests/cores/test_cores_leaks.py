@@ -72,7 +72,8 @@ def test_nothing_is_in_events_or_output(
         given = {
             "record": world.record.uid,
             "pam_config": world.configuration.uid,
-            "client_secret": world.admin_secret.text,
+            # Typed in as it is, it would be read as a template, which a secret may look like.
+            "client_secret": "{{ lookup('ansible.builtin.env', 'ROTATOR_SECRET') }}",
             **options(form, config, tmp_path),
         }
         # What ansible-runner is given lies in env, what it makes of it in artifacts.
@@ -81,7 +82,10 @@ def test_nothing_is_in_events_or_output(
         command = [str(controller.programs / "ansible-runner"), "run", str(tmp_path / "run")]
         command += ["--playbook", str(PLAYBOOK), "--cmdline=-vvvv --diff"]
         environ = controller.environ(
-            world.sandbox, PYTHONHASHSEED=str(seed), PATH=f"{controller.programs}:{os.environ['PATH']}"
+            world.sandbox,
+            PYTHONHASHSEED=str(seed),
+            PATH=f"{controller.programs}:{os.environ['PATH']}",
+            ROTATOR_SECRET=world.admin_secret.text,
         )
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
