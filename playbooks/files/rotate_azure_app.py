@@ -327,6 +327,72 @@ def _one_line(text: str) -> str:
     return printable(" ".join(str(text).split()))
 
 
+# ---- base.labels ----------------------------------------------------------------------------------------------------
+# Labels of record fields, as people write them.
+
+
+_PUNCTUATION = re.compile(r"[\W_]")
+
+
+def normalise(label: str) -> str:
+    """Return the label without case and punctuation: ``Client Secret`` and ``client_secret`` are the same."""
+    return _PUNCTUATION.sub("", label.casefold())
+
+
+def find_all(labels: Sequence[Any], wanted: str) -> list[int]:
+    """Return the indexes of the labels that match ``wanted`` best: those that equal it, else those that do when
+    normalised. More than one is a tie, which only people can decide."""
+    exact = [index for index, label in enumerate(labels) if label == wanted]
+    plain = normalise(wanted)
+    return exact or [
+        index for index, label in enumerate(labels) if isinstance(label, str) and normalise(label) == plain
+    ]
+
+
+def find(labels: Sequence[Any], wanted: str) -> int | None:
+    """Return the index of the first label that equals ``wanted``, else of the first that does when normalised."""
+    return next(iter(find_all(labels, wanted)), None)
+
+
+def text_of(value: Any) -> str:
+    """Return a field's value as text without surrounding space: the first of a list, empty for nothing."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if isinstance(value, bool) or value is None:
+        return "" if value is None else str(value).lower()
+    return str(value).strip() if isinstance(value, (str, int, float)) else ""
+
+
+class Labelled:
+    """A record's values under their labels (or types, where a field has no label). It prints no value."""
+
+    def __init__(self, uid: str, title: str, pairs: Iterable[tuple[str, Any]]) -> None:
+        self.uid = uid
+        self.title = title
+        self._pairs: list[tuple[str, str]] = [(label, text_of(value)) for label, value in pairs]
+
+    def get(self, *labels: str) -> str:
+        """Return the first value that is not blank under one of the labels; empty where there is none.
+
+        Each label is matched exactly first, then without case and punctuation. Raises BadInput where several fields
+        match equally well and hold different values.
+        """
+        pairs = [pair for pair in self._pairs if pair[1]]
+        names = [label for label, value in pairs]
+        for label in labels:
+            found = find_all(names, label)
+            if len({pairs[index][1] for index in found}) > 1:
+                tied = " and ".join(repr(names[index]) for index in found)
+                what = f"several fields of the record {self.title!r} ({self.uid}) match {label} equally well: {tied}"
+                raise BadInput(what, "they hold different values", "remove or rename all but one of them")
+            if found:
+                return pairs[found[0]][1]
+        return ""
+
+    def __repr__(self) -> str:
+        return f"Labelled({self.uid!r}, {[label for label, value in self._pairs]!r})"
+
+
 # ---- base.output ----------------------------------------------------------------------------------------------------
 # Output that never holds a run: a pipe whose reader has stopped reading blocks whoever writes to it, for ever.
 
@@ -641,6 +707,7 @@ class Identity:
     managed: bool = False
     record_uid: str = ""
     why: str = ""
+    expires: str = ""  # when the secret ends, in the words of the record that holds it
 
     def __post_init__(self) -> None:
         if self.client_id and guid(self.client_id) is None:
@@ -809,6 +876,104 @@ def _pfx(content: bytes, passphrase: bytes | None) -> tuple[Any, list[Any]]:
         return key, [certificate for certificate in (own, *others) if certificate is not None]
     why = "the passphrase does not open it" if passphrase is not None else "it needs a passphrase"
     raise _Unusable(f"{why}, or it is neither PEM nor PFX")
+
+
+# ---- services.entra_words -------------------------------------------------------------------------------------------
+# What Entra's token endpoint says no with, in words, and what to do about it.
+
+
+# AADSTS numbers: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+WRONG_SECRET, EXPIRED_SECRET = 7000215, 7000222
+OUT_OF_TIME = 700024
+_NO_FEDERATION = (70021, 700211, 700212, 700213, 7002131, 7002138)
+# 50196: too many sign-ins of one client in a row.
+BUSY_SIGN_IN = {50196, 90006, 90012, 90024, 90033, 90055, 90090}
+# A header or a policy of the network lets through to some tenants alone:
+# https://learn.microsoft.com/entra/external-id/tenant-restrictions-v2
+_OTHER_TENANTS = (500021, 5000211)
+_POLICY_BLOCKS = 53003
+SIGN_IN_WORDS = {
+    WRONG_SECRET: "the client secret is not valid (a secret's value is needed, not its id)",
+    EXPIRED_SECRET: "the client secret has expired",
+    700016: "there is no application with this client id in the tenant (no service principal here)",
+    7000229: "the application has no service principal in the tenant",
+    7000112: "the application is disabled",
+    _POLICY_BLOCKS: "Conditional Access blocks the sign-in",
+    90002: "the tenant does not exist in this cloud",
+    7000216: "the client secret is empty",
+    7000218: "the client secret is empty",
+    500011: "Graph is not known in this tenant: authority and Graph endpoint belong to different clouds",
+    70021: "no federated credential of the application fits the token",
+    700211: "no federated credential of the application names the issuer of the token",
+    700212: "no federated credential of the application names the audience of the token",
+    700213: "no federated credential of the application names the subject of the token",
+    7002131: "no federated credential of the application names the subject of the token, and no expression fits it",
+    7002138: "no federated credential of the application names the subject of the token: upper and lower case differ",
+    70023: "the federated token is valid for more than a day, which Entra does not take",
+    OUT_OF_TIME: "what was presented is not valid at this time",
+    700027: "the certificate is not registered on the application, or has ended",
+    **dict.fromkeys(_OTHER_TENANTS, "tenant restrictions of the network do not let sign in to this tenant"),
+    50196: "too many sign-ins of this application in a row",
+    90055: "too many requests to the tenant",
+}
+CONDITIONAL_ACCESS = "exempt the admin application from the policy, or allow this host's address in it"
+
+
+def codes_in(answer: Mapping[str, Any]) -> list[int]:
+    """Return the AADSTS numbers of an answer, the most telling one first."""
+    codes = answer.get("error_codes")
+    found = [code for code in codes if isinstance(code, int)] if isinstance(codes, list) else []
+    return found or [int(code) for code in re.findall(r"AADSTS(\d+)", str(answer.get("error_description", "")))[:1]]
+
+
+def sign_in_reason(answer: Mapping[str, Any]) -> str:
+    """Say why a sign-in was refused. The answer may have ``http_status``, and ``between`` where it is not Entra's."""
+    for code in codes_in(answer):
+        if code in SIGN_IN_WORDS:
+            return f"{SIGN_IN_WORDS[code]} (AADSTS{code})"
+    lines = str(answer.get("error_description") or "").strip().splitlines()
+    error = answer.get("error")
+    if answer.get("claims"):
+        said = f" ({foreign(lines[0])})" if lines else ""
+        return f"Conditional Access asks for claims that an application cannot give{said}"
+    if lines:
+        return f"{foreign(error)}: {foreign(lines[0])}"
+    if answer.get("between"):
+        return str(answer["between"])
+    status = answer.get("http_status")
+    if isinstance(error, str):
+        return f"{foreign(error)} (HTTP {status})" if status else foreign(error)
+    return f"Entra answered HTTP {status} without a readable reason"
+
+
+def sign_in_advice(answer: Mapping[str, Any], identity: Identity) -> str:
+    """Return the next step after a sign-in of the admin application was refused."""
+    advice: dict[int, str] = {
+        WRONG_SECRET: f"put the current secret's value into {identity.source}",
+        EXPIRED_SECRET: f"make a new secret for the admin application by hand and put it into {identity.source}",
+        700016: f"check the client id and the tenant id in {identity.source}",
+        90002: f"check the tenant id in {identity.source} and the cloud",
+        7000112: "enable the admin application",
+        _POLICY_BLOCKS: CONDITIONAL_ACCESS,
+        **dict.fromkeys(
+            _OTHER_TENANTS,
+            f"let whoever runs the network's proxy or its tenant restrictions allow the tenant {identity.tenant_id}",
+        ),
+        **dict.fromkeys(BUSY_SIGN_IN, "run it again later"),
+    }
+    if identity.token:
+        compare = f"compare issuer, subject and audience of {identity.token.name} with the federated credentials of"
+        advice.update(dict.fromkeys(_NO_FEDERATION, f"{compare} the application {identity.client_id}"))
+    if identity.certificate:
+        advice[700027] = f"upload {identity.certificate.name}, without its key, to the application's certificates"
+    for code in codes_in(answer):
+        if code in advice:
+            return advice[code]
+    if answer.get("claims"):
+        return CONDITIONAL_ACCESS
+    if answer.get("between") or answer.get("busy"):
+        return str(answer["remedy"])
+    return f"check {identity.source}"
 
 
 # ---- services.connection --------------------------------------------------------------------------------------------
@@ -1592,35 +1757,8 @@ except ImportError as _problem:
 else:
     MSAL_PROBLEM = ""
 
-# AADSTS numbers: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-_WRONG_SECRET, _EXPIRED_SECRET = 7000215, 7000222
-_OUT_OF_TIME = 700024
-_NO_FEDERATION = (70021, 700211, 700212, 700213, 7002131, 7002138)
-# 50196: too many sign-ins of one client in a row.
-_BUSY = {50196, 90006, 90012, 90024, 90033, 90055, 90090}
-_WORDS = {
-    _WRONG_SECRET: "the client secret is not valid (a secret's value is needed, not its id)",
-    _EXPIRED_SECRET: "the client secret has expired",
-    700016: "there is no application with this client id in the tenant (no service principal here)",
-    7000229: "the application has no service principal in the tenant",
-    7000112: "the application is disabled",
-    53003: "Conditional Access blocks the sign-in",
-    90002: "the tenant does not exist in this cloud",
-    7000216: "the client secret is empty",
-    7000218: "the client secret is empty",
-    500011: "Graph is not known in this tenant: authority and Graph endpoint belong to different clouds",
-    70021: "no federated credential of the application fits the token",
-    700211: "no federated credential of the application names the issuer of the token",
-    700212: "no federated credential of the application names the audience of the token",
-    700213: "no federated credential of the application names the subject of the token",
-    7002131: "no federated credential of the application names the subject of the token, and no expression fits it",
-    7002138: "no federated credential of the application names the subject of the token: upper and lower case differ",
-    70023: "the federated token is valid for more than a day, which Entra does not take",
-    _OUT_OF_TIME: "what was presented is not valid at this time",
-    700027: "the certificate is not registered on the application, or has ended",
-}
 # Waiting changes none of these for an application that exists.
-_FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011}
+_FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011, 500021, 5000211}
 _ADMIN_ATTEMPTS = 3
 # From this msal on the certificate is enough, and its SHA-256 thumbprint is used.
 _WITHOUT_THUMBPRINT = (1, 35)
@@ -1726,11 +1864,12 @@ class Entra:
         logging.getLogger("msal").addHandler(logging.NullHandler())
         logging.getLogger("msal").propagate = False
 
-    def token(self, identity: Identity) -> Secret:
+    def token(self, identity: Identity, renew: Callable[[], Identity | None] | None = None) -> Secret:
         """Return an access token of the admin application for Graph.
 
         A secret that Entra calls wrong is tried again for some seconds: after a rotation of the admin application
-        itself not every replica knows it yet. What comes from a file is read afresh. Raises Refused, BadInput.
+        itself not every replica knows it yet. Before that, ``renew`` may return the identity with another secret, which
+        is tried at once. What comes from a file is read afresh. Raises Refused, BadInput.
         """
         if identity.managed:
             return ManagedIdentity(identity, self._cloud.graph, self._budget, self._log).token()
@@ -1739,15 +1878,20 @@ class Entra:
             if "access_token" in answer:
                 self._log.detail(f"signed in as {identity.client_id}")
                 return Secret(str(answer["access_token"]))
+            if renew and identity.secret and {WRONG_SECRET, EXPIRED_SECRET} & set(codes_in(answer)):
+                newer, renew = renew(), None
+                if newer:
+                    identity = newer
+                    continue
             pause = 2.0 * attempt
-            if _WRONG_SECRET not in _codes(answer) or attempt == _ADMIN_ATTEMPTS or pause >= self._budget.left():
+            if WRONG_SECRET not in codes_in(answer) or attempt == _ADMIN_ATTEMPTS or pause >= self._budget.left():
                 break
             self._log.say(f"Entra does not accept the secret of {identity.source}; trying again")
             self._budget.pause(pause)
         raise Refused(
             f"the admin application {identity.client_id} could not sign in to tenant {self._tenant}",
-            _reason(answer),
-            _advice(answer, identity),
+            sign_in_reason(answer),
+            sign_in_advice(answer, identity),
         )
 
     def _acquire(self, identity: Identity) -> Mapping[str, Any]:
@@ -1782,8 +1926,8 @@ class Entra:
             answer = {}
         if "access_token" not in answer and transport.last is not None:
             # msal hides the body of a failed discovery, which is where an unknown tenant shows.
-            answer = {**_with_origin(transport.last), **answer}
-        if _OUT_OF_TIME in _codes(answer) and transport.last is not None:
+            answer = {**answer, **_with_origin(transport.last)}
+        if OUT_OF_TIME in codes_in(answer) and transport.last is not None:
             raise _out_of_time(identity, token, transport.last)
         return answer
 
@@ -1807,19 +1951,19 @@ class Entra:
         answer = reply.json()
         if reply.status == 200 and answer.get("access_token"):
             return SignIn(Answer.TAKEN)
-        if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
-            return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})")
-        return SignIn(classify(reply), _reason(_with_origin(reply)), retry_after(reply))
+        if set(codes_in(answer)) & {WRONG_SECRET, EXPIRED_SECRET}:
+            return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{codes_in(answer)[0]})")
+        return SignIn(classify(reply), sign_in_reason(_with_origin(reply)), retry_after(reply))
 
 
 def classify(reply: Reply) -> Answer:
     """Return whether waiting may change a sign-in that was neither taken nor refused."""
     answer = reply.json()
-    codes = set(_codes(answer))
+    codes = set(codes_in(answer))
     error = answer.get("error")
     if codes & _FINAL:
         return Answer.NEVER
-    if codes & _BUSY or busy(reply) or not error:
+    if codes & BUSY_SIGN_IN or busy(reply) or not error:
         return Answer.LATER
     waits = error in ("invalid_client", "temporarily_unavailable", "server_error")
     return Answer.LATER if waits else Answer.NEVER
@@ -1873,32 +2017,18 @@ def _is_below(url: Any, root: str) -> bool:
 
 
 def _with_origin(reply: Reply) -> dict[str, Any]:
-    """Return the answer, with what ``_reason`` and ``_advice`` need where it is not Entra's."""
-    return {**reply.json(), "http_status": reply.status, "between": reply.between(), "remedy": reply.remedy()}
+    """Return the answer, with what their words need where it is not Entra's."""
+    return {
+        **reply.json(),
+        "http_status": reply.status,
+        "between": reply.between(),
+        "busy": busy(reply),
+        "remedy": reply.remedy(),
+    }
 
 
 def _retry(reply: Reply) -> bool:
-    return busy(reply) or bool(_BUSY & set(_codes(reply.json()))) or (reply.status == 200 and not reply.json())
-
-
-def _codes(answer: Mapping[str, Any]) -> list[int]:
-    codes = answer.get("error_codes")
-    found = [code for code in codes if isinstance(code, int)] if isinstance(codes, list) else []
-    return found or [int(code) for code in re.findall(r"AADSTS(\d+)", str(answer.get("error_description", "")))[:1]]
-
-
-def _reason(answer: Mapping[str, Any]) -> str:
-    for code in _codes(answer):
-        if code in _WORDS:
-            return f"{_WORDS[code]} (AADSTS{code})"
-    lines = str(answer.get("error_description") or "").strip().splitlines()
-    error = answer.get("error")
-    if lines:
-        return f"{foreign(error)}: {foreign(lines[0])}"
-    if answer.get("between"):
-        return str(answer["between"])
-    status = answer.get("http_status")
-    return foreign(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
+    return busy(reply) or bool(BUSY_SIGN_IN & set(codes_in(reply.json()))) or (reply.status == 200 and not reply.json())
 
 
 def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refused:
@@ -1910,33 +2040,77 @@ def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refu
         theirs = now
     end = end_of(token) if token else None
     if identity.token and end is not None and end <= theirs:
-        why = f"{identity.token.name} has expired, it was valid until {format_time(end)} (AADSTS{_OUT_OF_TIME})"
+        why = f"{identity.token.name} has expired, it was valid until {format_time(end)} (AADSTS{OUT_OF_TIME})"
         return Refused(what, why, "see to whatever issues the token; it is read anew at each sign-in")
     apart = abs((now - theirs).total_seconds())
-    why = f"{_WORDS[_OUT_OF_TIME]}; this host's clock differs from Entra's by {apart:.0f} s (AADSTS{_OUT_OF_TIME})"
+    why = f"{SIGN_IN_WORDS[OUT_OF_TIME]}; this host's clock differs from Entra's by {apart:.0f} s (AADSTS{OUT_OF_TIME})"
     return Refused(what, why, "let the host keep its time (NTP)")
 
 
-def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
-    advice: dict[int, str] = {
-        _WRONG_SECRET: f"put the current secret's value into {identity.source}",
-        _EXPIRED_SECRET: f"make a new secret for the admin application by hand and put it into {identity.source}",
-        700016: f"check the client id and the tenant id in {identity.source}",
-        90002: f"check the tenant id in {identity.source} and the cloud",
-        7000112: "enable the admin application",
-        53003: "exempt the admin application from the policy, or allow this host",
-    }
-    if identity.token:
-        compare = f"compare issuer, subject and audience of {identity.token.name} with the federated credentials of"
-        advice.update(dict.fromkeys(_NO_FEDERATION, f"{compare} the application {identity.client_id}"))
-    if identity.certificate:
-        advice[700027] = f"upload {identity.certificate.name}, without its key, to the application's certificates"
-    for code in _codes(answer):
-        if code in advice:
-            return advice[code]
-    if answer.get("between"):
-        return str(answer["remedy"])
-    return f"check {identity.source}"
+# ---- services.graph_words -------------------------------------------------------------------------------------------
+# What Graph says no with, in words, and what to do about it: by its code, and by what the token may do.
+
+
+# https://learn.microsoft.com/graph/permissions-reference
+OWNED_ONLY = "Application.ReadWrite.OwnedBy"
+ALL_APPLICATIONS = {"Application.ReadWrite.All", "Directory.ReadWrite.All"}
+# What Graph may carry out a little later.
+LATER = (408, 409, 424, 429)
+_FULL_OBJECT = "size of the object has exceeded its limit"
+
+
+def code_and_text(reply: Reply) -> tuple[str, str]:
+    """Return the code and the message of Graph's error; empty texts where it has none."""
+    error = reply.json().get("error")
+    error = error if isinstance(error, dict) else {}
+    return foreign(error.get("code") or ""), foreign(error.get("message") or "")
+
+
+def refusal_of(reply: Reply, roles: set[str] | None, who: str) -> tuple[str, str]:
+    """Return why Graph has not done what it was asked for, and the next step, which may be empty.
+
+    ``roles`` are the permissions in the token, None where they cannot be read; ``who`` is the caller in words.
+    """
+    code, text = code_and_text(reply)
+    why = f"{text or 'no readable reason'} ({code or 'HTTP'} {reply.status})"
+    if not code and reply.status == 403:
+        return f"the answer of {reply.host} is not Graph's (HTTP 403)", PASS
+    if code == "CredentialInvalidLifetimeAsPerAppPolicy":
+        return why, "lower lifetime_days to what the tenant's app management policy allows"
+    if code == "CredentialTypeNotAllowedAsPerAppPolicy":
+        return why, "exempt the application from the policy, or let it use a certificate or a federated credential"
+    if code == "Directory_ResourceSizeExceeded" or _FULL_OBJECT in text:
+        return why, "remove secrets, redirect URIs or other entries that the application does not need"
+    if code == "Directory_QuotaExceeded":
+        return why, "let the tenant's directory quota be raised, or delete objects that nobody needs"
+    if reply.status == 403:
+        return _not_allowed(code, text, roles, who)
+    if reply.status >= 500 or reply.status in LATER:
+        return why, "run it again later"
+    if reply.status == 401 and "insufficient_claims" in (reply.headers.get("WWW-Authenticate") or ""):
+        return f"Conditional Access has ended what the token may do: {why}", CONDITIONAL_ACCESS
+    if reply.status == 401:
+        return why, "check that the authority and the Graph endpoint belong to the same cloud"
+    return why, ""
+
+
+def _not_allowed(code: str, text: str, roles: set[str] | None, who: str) -> tuple[str, str]:
+    why = f"{text or 'access denied'} ({code})"
+    owner = "make its service principal an owner of the application"
+    grant = f"grant {OWNED_ONLY} to {who}, consent to it, and {owner}"
+    if roles is None:
+        return why, grant
+    if roles & ALL_APPLICATIONS:
+        return why, f"see in Entra what keeps {who} from this application, as a restricted administrative unit does"
+    if OWNED_ONLY in roles:
+        todo = f"make the service principal of {who} an owner of the application"
+        return (
+            f"{who} does not own the application, as {OWNED_ONLY} wants it: {why}",
+            f"{todo}; if it was made one minutes ago, run it again",
+        )
+    carries = f"the token carries {', '.join(sorted(map(foreign, roles)))} alone" if roles else ""
+    todo = f"{grant}; if consent was given minutes ago, run it again in some minutes"
+    return f"{carries or 'the token carries no permission'}: {why}", todo
 
 
 # ---- services.graph -------------------------------------------------------------------------------------------------
@@ -1946,7 +2120,6 @@ def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
 # "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
 _TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
-_LATER = (408, 409, 424, 429)
 _CONCURRENT = "Directory_ConcurrencyViolation"
 _FULL = "TooManyAppPasswords"
 
@@ -2179,30 +2352,12 @@ class Graph:
         return f"the admin application {self._admin}" if self._admin else "this host's managed identity"
 
     def _problem(self, reply: Reply) -> NotDone:
-        error = reply.json().get("error")
-        error = error if isinstance(error, dict) else {}
-        code, message = foreign(error.get("code") or ""), foreign(error.get("message") or "")
+        code = code_and_text(reply)[0]
         if not code and reply.between():
             return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
-        why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
-        if reply.status == 403:
-            why = f"{message or 'access denied'} ({code or reply.status})"
-            todo = (
-                f"grant Application.ReadWrite.OwnedBy to {self._who()}, consent to it, and make "
-                "its service principal an owner of the application"
-            )
-        elif code == "CredentialInvalidLifetimeAsPerAppPolicy":
-            todo = "lower lifetime_days to what the tenant's app management policy allows"
-        elif code == "CredentialTypeNotAllowedAsPerAppPolicy":
-            todo = "exempt the application from the policy, or let it use a certificate or a federated credential"
-        elif "size of the object has exceeded its limit" in message:
-            todo = "remove secrets, redirect URIs or other entries that the application does not need"
-        elif reply.status >= 500 or reply.status in _LATER:
-            todo = "run it again later"
-        elif reply.status == 401:
-            todo = "check that the authority and the Graph endpoint belong to the same cloud"
+        why, todo = refusal_of(reply, self.roles(), self._who())
         # What comes without Graph's own error code is from something in between, and proves nothing.
-        certain = reply.status == 401 or (bool(code) and reply.status < 500 and reply.status not in _LATER)
+        certain = reply.status == 401 or (bool(code) and reply.status < 500 and reply.status not in LATER)
         return NotDone(
             why,
             todo,
@@ -2242,653 +2397,6 @@ def _server_time(reply: Reply) -> datetime:
         return parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
     except (TypeError, ValueError, IndexError, OverflowError):
         return datetime.now(timezone.utc)
-
-
-# ---- base.encoded ---------------------------------------------------------------------------------------------------
-# Base64 as people and programs write it, and what they give in its place.
-
-
-_QUOTES = ("'", '"', "\u2018", "\u2019", "\u201c", "\u201d")
-_BEGINNINGS = (b"{", b"[")
-# Reasons, each with the next step.
-IS_JSON = "it is JSON itself", "pass base64 of it"
-CUT_OFF = "it is cut off or damaged", "give the whole of it"
-
-
-def decode(data: bytes) -> bytes:
-    """Return what the base64 holds, of either alphabet, padded or not. Raises ValueError."""
-    compact = data.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-    return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
-
-
-def is_utf_16(data: bytes) -> bool:
-    """Whether it is text in UTF-16, as Windows writes it: every second byte of such a text is mostly zero."""
-    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 3 * data.count(0) > len(data) > 0
-
-
-def mistake(data: bytes) -> tuple[str, str]:
-    """Return what was given where JSON or base64 of JSON should be, and the next step; empty texts for no idea."""
-    text = data.strip()
-    if is_utf_16(data):
-        return "it is UTF-16 text", "write it as UTF-8, in PowerShell with -Encoding utf8"
-    if text.decode("utf-8", "replace").startswith(_QUOTES):
-        return "there are quotes around it", "give it without the quotes"
-    if text.startswith(_BEGINNINGS):
-        return IS_JSON if _is_json(text) else CUT_OFF
-    try:
-        inner = decode(b"".join(text.split())).strip()
-    except (ValueError, binascii.Error):
-        return "", ""
-    if is_utf_16(inner):
-        return "it is base64 of UTF-16 text", "encode UTF-8 text"
-    if inner.startswith(_BEGINNINGS):
-        return CUT_OFF
-    try:
-        twice = _is_json(decode(b"".join(inner.split())))
-    except (ValueError, binascii.Error):
-        return "", ""
-    return ("it is base64 twice", "decode it once, as with base64 -d") if twice else ("", "")
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-# ---- base.labels ----------------------------------------------------------------------------------------------------
-# Labels of record fields, as people write them.
-
-
-_PUNCTUATION = re.compile(r"[\W_]")
-
-
-def normalise(label: str) -> str:
-    """Return the label without case and punctuation: ``Client Secret`` and ``client_secret`` are the same."""
-    return _PUNCTUATION.sub("", label.casefold())
-
-
-def find_all(labels: Sequence[Any], wanted: str) -> list[int]:
-    """Return the indexes of the labels that match ``wanted`` best: those that equal it, else those that do when
-    normalised. More than one is a tie, which only people can decide."""
-    exact = [index for index, label in enumerate(labels) if label == wanted]
-    plain = normalise(wanted)
-    return exact or [
-        index for index, label in enumerate(labels) if isinstance(label, str) and normalise(label) == plain
-    ]
-
-
-def find(labels: Sequence[Any], wanted: str) -> int | None:
-    """Return the index of the first label that equals ``wanted``, else of the first that does when normalised."""
-    return next(iter(find_all(labels, wanted)), None)
-
-
-def text_of(value: Any) -> str:
-    """Return a field's value as text without surrounding space: the first of a list, empty for nothing."""
-    if isinstance(value, list):
-        value = value[0] if value else None
-    if isinstance(value, bool) or value is None:
-        return "" if value is None else str(value).lower()
-    return str(value).strip() if isinstance(value, (str, int, float)) else ""
-
-
-class Labelled:
-    """A record's values under their labels (or types, where a field has no label). It prints no value."""
-
-    def __init__(self, uid: str, title: str, pairs: Iterable[tuple[str, Any]]) -> None:
-        self.uid = uid
-        self.title = title
-        self._pairs: list[tuple[str, str]] = [(label, text_of(value)) for label, value in pairs]
-
-    def get(self, *labels: str) -> str:
-        """Return the first value that is not blank under one of the labels; empty where there is none.
-
-        Each label is matched exactly first, then without case and punctuation. Raises BadInput where several fields
-        match equally well and hold different values.
-        """
-        pairs = [pair for pair in self._pairs if pair[1]]
-        names = [label for label, value in pairs]
-        for label in labels:
-            found = find_all(names, label)
-            if len({pairs[index][1] for index in found}) > 1:
-                tied = " and ".join(repr(names[index]) for index in found)
-                what = f"several fields of the record {self.title!r} ({self.uid}) match {label} equally well: {tied}"
-                raise BadInput(what, "they hold different values", "remove or rename all but one of them")
-            if found:
-                return pairs[found[0]][1]
-        return ""
-
-    def __repr__(self) -> str:
-        return f"Labelled({self.uid!r}, {[label for label, value in self._pairs]!r})"
-
-
-# ---- services.configuration -----------------------------------------------------------------------------------------
-# The text of a Keeper configuration: the file that it is in, and what people give in its place.
-
-
-INITIALISED = "use the configuration of a device or Gateway that has been initialised"
-_LARGEST = 64 * 1024 * 1024
-# REGION:token or host:token, https://docs.keeper.io/secrets-manager
-_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
-# https://docs.keeper.io/en/keeperpam/secrets-manager/secrets-manager-command-line-interface/profile-command
-_INI = re.compile(r"(?m)^\s*\[[\w.-]+\]\s*$")
-_MANIFEST = re.compile(r"(?m)^apiVersion:\s")
-_FILE_NAME = re.compile(r"(?:~?/|[A-Za-z]:\\|\.{1,2}/)\S*|\S+\.(?:json|ini|ya?ml)")
-
-
-def read_configuration(path: str) -> str:
-    """Return the text of the file; it is read once and never opened for writing. Raises BadInput."""
-    if mistake(path.encode("utf-8", "replace")) in (IS_JSON, CUT_OFF):
-        remember(path)
-        what = "the path of the Keeper configuration is none"
-        raise BadInput(what, "it is the configuration itself", "use the variable or option for its text")
-    try:
-        with open(os.path.expanduser(path), "rb") as file:
-            data = file.read(_LARGEST)
-        if not is_utf_16(data):
-            return data.decode("utf-8-sig")
-        why, todo = mistake(data)
-    except UnicodeDecodeError:
-        why, todo = "it is no text", "export the configuration again, as JSON or base64"
-    except (OSError, ValueError) as problem:
-        code = getattr(problem, "errno", None)
-        why = getattr(problem, "strerror", None) or str(problem)
-        todo = "run it as the Gateway's user, or let that user read the file"
-        if path.startswith(("'", '"')):
-            why, todo = "there are quotes around the path", "name it without the quotes"
-        elif code == errno.EISDIR:
-            why, todo = "it is a folder", "name a file in it"
-        elif code not in (errno.EACCES, errno.EPERM):
-            todo = "correct the path"
-    raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo)
-
-
-def instead(text: str, decoded: str) -> tuple[str, str]:
-    """Return what was given in place of a configuration, and the next step; empty texts for no idea.
-
-    ``decoded`` is what the text holds where it is base64, else the text itself.
-    """
-    for each in (text, decoded):
-        if _ONE_TIME.fullmatch(each.strip()):
-            return (
-                "it is a one-time token, which a device redeems once, and keeps the configuration that it gets for it",
-                INITIALISED,
-            )
-        if _INI.search(each):
-            return "it is a keeper.ini of the ksm command", "use what ksm profile export gives"
-        if _MANIFEST.search(each):
-            return "it is a manifest of Kubernetes", "use the value that stands under data, alone"
-    found = mistake(text.encode("utf-8", "replace"))
-    if not any(found) and _FILE_NAME.fullmatch(text):
-        return "it is the path of a file", "use the variable or option for a path, or give the file's content"
-    return found
-
-
-# ---- services.secrecy -----------------------------------------------------------------------------------------------
-# What a record holds that is not to be said: its secrets, and what is not what the label of its field says.
-#
-# People type a secret into the field beside the right one. A value of a field of ours may be said only if it is what such
-# a field holds: a key id only if it is a GUID, a date only if it parses.
-
-
-_UID = re.compile(r"[A-Za-z0-9_-]{22}")
-_DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
-_ENDPOINT = re.compile(r"(?:https://)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d+)?(?:/\S{,16})?", re.IGNORECASE)
-_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[\w@. /\\-]{0,254}")
-# In types of fields, and in labels where no type is known: the Gateway passes labels, or types where there are none.
-_SECRET = re.compile(r"secret|passw|passphrase|passkey|token|privatekey|keypair|pincode|onetimecode|apikey")
-
-
-def _is_guid(text: str) -> bool:
-    return guid(text) is not None
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
-
-
-def _is_none(text: str) -> bool:
-    """Whatever is short enough to be one of a few words is not searched for anyway."""
-    return False
-
-
-_OURS: dict[str, Callable[[str], bool]] = {
-    "recorduid": lambda text: bool(_UID.fullmatch(text)),
-    "applicationobjectid": _is_guid,
-    "applicationclientid": _is_guid,
-    "clientsecretid": _is_guid,
-    "clientid": _is_guid,
-    "pamazureclientid": _is_guid,
-    # Somebody has entered the secret's id in place of its value: to mask it would mask it everywhere.
-    "clientsecret": _is_guid,
-    "tenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
-    "pamazuretenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
-    "expires": lambda text: parse_time(text) is not None,
-    "lifetimedays": _is_number,
-    "keepprevious": _is_number,
-    "verifytimeout": _is_number,
-    # "token" in its label does not make a path a secret.
-    "oidctokenfilepath": lambda text: bool(_PATH.fullmatch(text)),
-    "certificatepath": lambda text: bool(_PATH.fullmatch(text)),
-    "managedidentity": _is_none,
-    "verify": _is_none,
-    "retire": _is_none,
-    "retireafter": _is_none,
-    "adopt": lambda text: all(_UID.fullmatch(uid) for uid in re.split(r"[\s,;]+", text) if uid),
-    "azureauthorityfqdn": lambda text: bool(_ENDPOINT.fullmatch(text)),
-    "azuregraphendpoint": lambda text: bool(_ENDPOINT.fullmatch(text)),
-}
-
-
-def learn(fields: Iterable[tuple[str, str, Any]]) -> None:
-    """Let the scrubber know what of these fields (label, type, value) is not to be said, before anything is."""
-    for label, kind, value in fields:
-        plain = normalise(label)
-        is_as_labelled = _OURS.get(plain)
-        if is_as_labelled is None and not _SECRET.search(plain) and not _SECRET.search(normalise(kind)):
-            continue
-        for text in _texts(value):
-            if is_as_labelled is None or not is_as_labelled(text.strip()):
-                remember(text)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, dict):
-        yield from _texts(list(value.values()))
-
-
-# ---- services.vault -------------------------------------------------------------------------------------------------
-# Keeper records over Keeper Secrets Manager (KSM): read, and saved only where nobody was faster.
-
-
-try:
-    from keeper_secrets_manager_core import SecretsManager
-    from keeper_secrets_manager_core.configkeys import ConfigKeys
-    from keeper_secrets_manager_core.crypto import CryptoUtils
-    from keeper_secrets_manager_core.dto.dtos import Folder as SdkFolder
-    from keeper_secrets_manager_core.dto.dtos import Record as SdkRecord
-    from keeper_secrets_manager_core.dto.payload import KSMHttpResponse
-    from keeper_secrets_manager_core.storage import InMemoryKeyValueStorage
-except ImportError as _problem:
-    KSM_PROBLEM = str(_problem)
-else:
-    KSM_PROBLEM = ""
-
-_T = TypeVar("_T")
-# The SDK's own first pause after a throttled call: the limit counts the calls of 10 s.
-_THROTTLE_PAUSE = 11.0
-_KEY_CHANGES = 3
-_TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
-_NEEDED = ("clientId", "privateKey", "appKey")
-
-
-def parse_configuration(text: str, source: str) -> dict[str, str]:
-    """Return a KSM client configuration from JSON or base64 of JSON; ``source`` names it in errors.
-
-    Only a bound configuration is accepted: binding would spend its one-time token and keep the new keys in memory
-    alone. Raises BadInput.
-    """
-    plain = text.strip()
-    if not plain:
-        raise BadInput(f"the Keeper configuration in {source} is empty", todo=INITIALISED)
-    try:
-        if not plain.startswith("{"):
-            # The SDK fails on a trailing newline and on missing padding.
-            plain = decode("".join(plain.split()).encode()).decode("utf-8-sig")
-        values = json.loads(plain)
-    except (ValueError, binascii.Error, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        why, todo = ("", "") if values is not None else instead(text.strip(), plain)
-        what = f"the Keeper configuration in {source} is neither JSON nor base64 of JSON"
-        raise BadInput(what, why, todo or INITIALISED)
-    # Keys that the SDK does not know all collapse into one.
-    config = {key.value: str(values[key.value]) for key in ConfigKeys if values.get(key.value)}
-    for name in ("privateKey", "appKey", "clientKey", "clientId"):
-        if name in config:
-            remember(config[name])
-    missing = [name for name in _NEEDED if name not in config]
-    if missing:
-        why = "it was never initialised" if "clientKey" in config else "it is damaged"
-        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, INITIALISED)
-    return config
-
-
-@dataclass
-class VaultRecord:
-    """A record as one read has shown it."""
-
-    uid: str
-    title: str
-    type: str
-    revision: int
-    editable: bool
-    data: dict[str, Any] = field(repr=False)
-    sdk: Any = field(repr=False)
-
-    def view(self) -> Labelled:
-        """Return all values, those of custom fields first."""
-        pairs = [(str(item.get("label") or item.get("type") or ""), item.get("value")) for item in _fields(self.data)]
-        return Labelled(self.uid, self.title, pairs)
-
-    def value(self, label: str) -> str:
-        """Return the value of the field that ``set`` would write; empty where there is none."""
-        item = _field(self.data, label)
-        return text_of(item.get("value")) if item else ""
-
-    def secret(self, label: str) -> str:
-        """Return the value that the field holds, with every space in it."""
-        item = _field(self.data, label)
-        values = item.get("value") if item else None
-        value = values[0] if isinstance(values, list) and values else values
-        return value if isinstance(value, str) else ""
-
-    def has(self, label: str) -> bool:
-        """Whether there is such a field."""
-        return _field(self.data, label) is not None
-
-    def tied(self, label: str) -> list[str]:
-        """Return, where several fields match the label equally well, what each is called and where it is; else none."""
-        items = _fields(self.data)
-        found = find_all([item.get("label") for item in items], label)
-        custom = self.data.get("custom")
-        own = custom if isinstance(custom, list) else []
-        where = ["custom fields" if any(items[index] is item for item in own) else "fields" for index in found]
-        names = [f"{items[index].get('label')!r} in {place}" for index, place in zip(found, where)]
-        return names if len(names) > 1 else []
-
-    def shows(self, label: str) -> bool:
-        """Whether everybody who opens the record sees the field's value."""
-        item = _field(self.data, label)
-        return item is not None and item.get("type") not in ("secret", "password")
-
-    def unusable(self, label: str) -> str | None:
-        """Return the type of the field when it cannot hold a text, else None."""
-        item = _field(self.data, label)
-        kind = str(item.get("type")) if item else "text"
-        return None if kind in _TEXT_TYPES else kind
-
-    def with_values(self, values: Mapping[str, str], secret_labels: Iterable[str]) -> VaultRecord:
-        """Return a copy in which the fields hold the values; a missing field becomes a custom field.
-
-        A new field is of type ``secret`` ("Hidden Field") where its label is in ``secret_labels``, else ``text``.
-        """
-        data = copy.deepcopy(self.data)
-        for label, value in values.items():
-            item = _field(data, label)
-            if item is None:
-                if not isinstance(data.get("custom"), list):
-                    data["custom"] = []
-                item = {"type": "secret" if label in secret_labels else "text", "label": label}
-                data["custom"].append(item)
-            item["value"] = [value] if value else []
-        return VaultRecord(self.uid, self.title, self.type, self.revision, self.editable, data, self.sdk)
-
-
-class NotSaved(Exception):
-    """A save that was not confirmed.
-
-    ``certain`` tells that Keeper has answered no (the record is to be read again all the same: an answer may be
-    lost on its way and another one given instead); otherwise the request may still take effect, now or later,
-    unless ``sent`` is False. ``wait`` is the pause in seconds that Keeper asked for.
-    """
-
-    def __init__(
-        self, why: str, *, certain: bool, sent: bool = True, conflict: bool = False, wait: float | None = None
-    ) -> None:
-        super().__init__(why)
-        self.why = why
-        self.certain = certain
-        self.sent = sent
-        self.conflict = conflict
-        self.wait = wait
-
-
-class _Answered(Exception):
-    """Keeper answered with an error."""
-
-    def __init__(self, status: int, code: str, message: str, wait: float | None, between: str, todo: str) -> None:
-        super().__init__(between or f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.wait = wait
-        self.between, self.todo = between, todo  # who else has answered, and what to do about that
-
-    @property
-    def throttled(self) -> bool:
-        return self.code == "throttled" or self.status == 429
-
-
-class Vault:
-    """A KSM application's view of the vault, through the SDK, with our HTTP policy in place of the SDK's.
-
-    The SDK has no timeouts, sleeps for minutes when throttled and follows ``error: key`` for ever (17.3.0,
-    core.py ``_post_query``); all its requests go through the instance's ``post_function``.
-    """
-
-    def __init__(self, configuration: Mapping[str, str], http: Http, budget: Budget, log: Log) -> None:
-        self._http = http
-        self._budget = budget
-        self._log = log
-        self._key_changes = 0
-        try:
-            self._app_key = base64.b64decode(configuration["appKey"])
-            # In memory: the SDK's file storage rewrites, and may empty, the Gateway's file.
-            storage = InMemoryKeyValueStorage(json.dumps(dict(configuration)))
-            self._sdk = SecretsManager(config=storage)
-            # Keys that are damaged would show with the first call, as troubles with an answer.
-            CryptoUtils.der_base64_private_key_to_private_key(configuration["privateKey"])
-            CryptoUtils.encrypt_aes(b"", self._app_key)
-            SecretsManager.generate_transmission_key(
-                storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
-            )
-        except MemoryError:
-            raise
-        except Exception as problem:
-            raise BadInput(
-                "the Keeper configuration cannot be used",
-                f"{type(problem).__name__}: {foreign(problem)}",
-                "use a configuration that has been initialised",
-            ) from None
-        self._sdk.post_function = self._post
-
-    def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
-        """Return the records with these uids that the application may see. Raises Refused and BadInput.
-
-        A record that is there but cannot be decrypted is an error, not a record that is missing.
-        """
-        wanted = list(uids)
-        learn(("record uid", "", uid) for uid in wanted)
-        try:
-            answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
-        except _Answered as problem:
-            if problem.between:
-                raise Refused("Keeper was not reached", problem.between, problem.todo) from None
-            raise Refused(
-                "Keeper refused to read the record",
-                str(problem),
-                "check that the KSM application and its device are not expired, removed or locked to another address",
-            ) from None
-        except Unanswered as problem:
-            raise Refused("Keeper was not reached", str(problem), problem.todo) from None
-        found: dict[str, VaultRecord] = {}
-        mended, lost = self._mend(answer)
-        for sdk in list(answer.records or []) + mended:
-            record = _record(sdk)
-            # A shortcut shows the same record twice; one of the two may lie in a folder that is not editable.
-            if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
-                found[record.uid] = record
-        for uid in wanted:
-            if uid not in found and uid in lost:
-                raise BadInput(
-                    f"the record {uid} is there but could not be decrypted",
-                    todo="share its folder with the KSM application again",
-                )
-        return found
-
-    def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
-        """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
-
-        The files whose uids are in ``unlink`` are detached in the same step.
-        A plain save: one with a transaction type would stay staged until somebody completes it, and the Gateway may
-        hold a transaction of its own on the record.
-        """
-        record.sdk.dict = record.data
-        record.sdk.raw_json = json.dumps(record.data)
-        self._confirmed(lambda: self._sdk.save(record.sdk, links_to_remove=list(unlink) or None))
-
-    def _confirmed(self, call: Callable[[], _T]) -> _T:
-        try:
-            return self._once(call)
-        except _Answered as problem:
-            raise NotSaved(
-                str(problem),
-                # What comes without Keeper's own error code is from something in between, and proves nothing.
-                certain=problem.status < 500 and problem.status != 408 and bool(problem.code),
-                conflict="out of sync" in problem.message.lower(),
-                wait=_throttle_pause(1, problem.wait) if problem.throttled else None,
-            ) from None
-        except Unanswered as problem:
-            raise NotSaved(str(problem), certain=False, sent=problem.sent) from None
-
-    def _mend(self, answer: Any) -> tuple[list[Any], set[Any]]:
-        """Decrypt what SDK 17.3.0 gives up on; return the records, and the uids of those that remain unreadable.
-
-        It drops a record in ``records`` whose key is wrapped with its folder's key, a record with an attached file
-        that it cannot decrypt, and a whole folder for one record of it.
-        """
-        raws = [bad.get("r") or {} for bad in answer.bad_records or []]
-        keys = [folder.key for folder in answer.folders or []] + [self._app_key]
-        for bad in answer.bad_folders or []:
-            folder = bad.get("f") or {}
-            raws += [raw for raw in folder.get("records") or [] if isinstance(raw, dict)]
-            try:
-                keys.append(SdkFolder({**folder, "records": []}, self._app_key).key)
-            except Exception as problem:
-                self._log.detail(f"folder {folder.get('folderUid')}: {type(problem).__name__}")
-        mended, lost = [], set()
-        for raw in raws:
-            for key, variant in [(key, variant) for variant in (raw, {**raw, "files": None}) for key in keys]:
-                try:
-                    mended.append(SdkRecord(variant, key, raw.get("innerFolderUid") or ""))
-                    break
-                except Exception as problem:
-                    self._log.detail(f"record {raw.get('recordUid')}: {type(problem).__name__}")
-            else:
-                lost.add(raw.get("recordUid"))
-        return mended, lost
-
-    def _patiently(self, name: str, call: Callable[[], _T]) -> _T:
-        attempt = 1
-        while True:
-            problem: Exception
-            try:
-                return self._once(call)
-            except Unanswered as unanswered:
-                if not unanswered.sent:
-                    raise
-                problem, pause = unanswered, pause_before(attempt + 1)
-            except _Answered as answered:
-                problem = answered
-                if answered.throttled:
-                    pause = _throttle_pause(attempt, answered.wait)
-                    self._log.say(f"Keeper throttles; trying again in {pause:.0f} s")
-                elif answered.status >= 500 or answered.status == 408:
-                    pause = pause_before(attempt + 1)
-                else:
-                    raise
-            if attempt >= 4 or pause >= self._budget.left():
-                raise problem
-            self._log.detail(f"{name}: {problem}; trying again in {pause:.1f} s")
-            self._budget.pause(pause)
-            attempt += 1
-
-    def _once(self, call: Callable[[], _T]) -> _T:
-        self._key_changes = 0
-        try:
-            return call()
-        except (Unanswered, _Answered):
-            raise
-        except Exception as problem:
-            # What is left are the SDK's troubles with an answer that it cannot decrypt or parse.
-            raise Unanswered(f"Keeper's answer could not be read ({type(problem).__name__})", sent=True) from None
-
-    def _post(self, url: str, key: Any, payload: Any, verify: Any = True, proxy: Any = None) -> Any:
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "PublicKeyId": str(key.publicKeyId),
-            "TransmissionKey": base64.b64encode(key.encryptedKey).decode(),
-            "Authorization": "Signature " + base64.b64encode(payload.signature).decode(),
-        }
-        name = "Keeper " + url.rsplit("/", 1)[-1]
-        reply = self._http.call("POST", url, name=name, headers=headers, body=payload.encrypted_payload)
-        if reply.status == 200:
-            if not reply.body and url.endswith("/get_secret"):
-                raise Unanswered("Keeper's answer is empty", sent=True)
-            if reply.page():
-                raise Unanswered(reply.between(), sent=True, todo=reply.remedy())
-            return KSMHttpResponse(200, reply.body, reply)
-        raise_for = _error(reply)
-        if raise_for.code == "key" and self._key_changes < _KEY_CHANGES:
-            self._key_changes += 1
-            return KSMHttpResponse(reply.status, reply.body, _SdkReply(reply))
-        raise raise_for
-
-
-class _SdkReply:
-    """An answer under the names that the SDK's error handler reads."""
-
-    def __init__(self, reply: Reply) -> None:
-        self.status_code = reply.status
-        self.text = reply.text
-        self.reason = ""
-
-
-def _error(reply: Reply) -> _Answered:
-    body = reply.json()
-    code = foreign(body.get("result_code") or body.get("error") or "")
-    message = foreign(body.get("message") or body.get("additional_info") or "")
-    wait = retry_after(reply)
-    if wait is None:
-        wait = seconds_in(body.get("retry_after"))
-    return _Answered(reply.status, code, message, wait, "" if code else reply.between(), reply.remedy())
-
-
-def _throttle_pause(attempt: int, asked: float | None) -> float:
-    pause = asked if asked else _THROTTLE_PAUSE * 2.0 ** (attempt - 1)
-    return pause * random.uniform(1.0, 1.1)
-
-
-def _record(sdk: Any) -> VaultRecord | None:
-    if not isinstance(sdk.dict, dict) or not sdk.uid:
-        return None
-    # is_editable is None where the server leaves it out.
-    editable = sdk.is_editable is not False
-    learn((str(item.get("label") or ""), str(item.get("type") or ""), item.get("value")) for item in _fields(sdk.dict))
-    title = bounded(sdk.title or "")
-    return VaultRecord(sdk.uid, title, str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
-
-
-def _fields(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for section in ("custom", "fields"):
-        items = data.get(section)
-        found += [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-    return found
-
-
-def _field(data: Mapping[str, Any], label: str) -> dict[str, Any] | None:
-    items = _fields(data)
-    index = find([item.get("label") for item in items], label)
-    return None if index is None else items[index]
 
 
 # ---- rotation.policy ------------------------------------------------------------------------------------------------
@@ -3341,6 +2849,964 @@ def rank(item: Credential, known: Situation) -> tuple[bool, float, str]:
     return shown, item.start.timestamp() if item.start else 0.0, item.key_id
 
 
+# ---- rotation.identity ----------------------------------------------------------------------------------------------
+# Where the admin application's credential comes from: the first source that is there, in whatever order.
+
+
+# Every spelling that Keeper's own tools give the fields of an Azure PAM configuration, normalised
+# (Commander, the SaaS plug-ins' pamazure..., the KSM helper, Commander's old commands).
+_CLIENT_ID = ("clientId", "pamazureclientid")
+_CLIENT_SECRET = ("clientSecret", "pamazureclientsecret")
+_TENANT_ID = ("tenantId", "pamazuretenantid")
+
+# The names that azure.azcollection, AKS and Microsoft's own libraries give these, by the name of our option.
+VARIABLES = {
+    "tenant_id": ("AZURE_TENANT", "AZURE_TENANT_ID"),
+    "client_id": ("AZURE_CLIENT_ID",),
+    "client_secret": ("AZURE_SECRET", "AZURE_CLIENT_SECRET"),
+    "certificate_path": ("AZURE_X509_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PATH"),
+    "certificate_passphrase": ("AZURE_CLIENT_CERTIFICATE_PASSWORD",),
+    "oidc_token": ("AZURE_FEDERATED_TOKEN",),
+    "oidc_token_file_path": ("AZURE_FEDERATED_TOKEN_FILE",),
+}
+AUTHORITY_VARIABLE = "AZURE_AUTHORITY_HOST"
+_AUTHORITY_SOURCE = f"the environment variable {AUTHORITY_VARIABLE}"
+# The options that each are a credential, in the order in which they count where the environment has several.
+CREDENTIALS = ("client_secret", "certificate_path", "oidc_token", "oidc_token_file_path")
+# Fields by which a record would make the host read a file or hand over a token. Who edits the record of an application
+# may not decide that; who edits the PAM configuration may.
+_HOST_FIELDS = ("managed_identity", "certificate_path", "oidc_token", "oidc_token_file_path")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The places to look at, in the order in which they count; ``cloud`` counts before what records name.
+
+    ``authority`` is what the environment names, as it is there. ``files`` returns the certificates that are attached
+    to the record with a uid.
+    """
+
+    explicit: Identity | None = None
+    attached: Sequence[Labelled] = ()
+    own: Labelled | None = None
+    configuration: Labelled | None = None
+    fallback: Identity | None = None
+    cloud: Cloud | None = None
+    default_cloud: Cloud | None = None
+    authority: str = ""
+    files: Callable[[str], Sequence[Certificate]] = lambda uid: ()
+    # Reads a record again, which may have been rotated since the sources were read; None where it is not to be had.
+    afresh: Callable[[str], Labelled | None] = lambda uid: None
+    # What to do where none of them holds an identity.
+    advice: str = "attach a record with application_client_id, client_secret and tenant_id"
+
+
+def in_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what the environment sets, by the names of our options; empty texts for what it does not."""
+    return {name: next((environ[key] for key in keys if environ.get(key)), "") for name, keys in VARIABLES.items()}
+
+
+def identity_in(values: Mapping[str, str], source: str) -> Identity | None:
+    """Return the identity that is complete in these values (by the names of our options), else None. Raises BadInput.
+
+    The first of ``CREDENTIALS`` counts. Files are not read yet.
+    """
+    given = next((name for name in CREDENTIALS if values[name]), "")
+    if not (given and values["tenant_id"] and values["client_id"]):
+        return None
+    identity, text = Identity(values["client_id"], values["tenant_id"], source), values[given]
+    if given == "client_secret":
+        return replace(identity, secret=Secret(text))
+    if given == "certificate_path":
+        return replace(identity, certificate=certificate_at(text, values["certificate_passphrase"]))
+    return replace(identity, token=token_of(text, source) if given == "oidc_token" else token_at(text))
+
+
+def choose(sources: Sources) -> tuple[Identity, Cloud]:
+    """Return the admin identity and the cloud it lives in. Raises BadInput naming what is missing where."""
+    identity, record = _identity(sources)
+    return identity, _cloud_of(sources, identity, record)
+
+
+def renewed(record: Labelled, identity: Identity) -> Identity | None:
+    """Return the identity with the secret that its record holds by now; None where that is the same, or is of another
+    application."""
+    secret = record.get("client_secret", *_CLIENT_SECRET)
+    same = record.get("application_client_id", *_CLIENT_ID).lower() == identity.client_id.lower()
+    if not secret or not same or identity.secret is None or identity.secret.reveal() == secret:
+        return None
+    return replace(identity, secret=Secret(secret), expires=record.get("expires"))
+
+
+def holdings(sources: Sources) -> tuple[Holding, ...]:
+    """Return the secrets that other places than the record hold, as far as this run has read them: they are not to be
+    removed, whichever of the sources the run uses."""
+    found = []
+    for identity in (sources.explicit, sources.fallback):
+        if identity and identity.secret:
+            shown = Published("", "", identity.secret.reveal()[:3])
+            found.append(Holding(identity.source, shown, frozenset({identity.client_id.strip().lower()})))
+    for record in sources.attached:
+        ids = (record.get("application_client_id"), record.get("application_object_id"))
+        found.append(_holding(record, ids, record.get("client_secret_id"), record.get("client_secret")))
+    if sources.configuration is not None:
+        record = sources.configuration
+        found.append(_holding(record, (record.get(*_CLIENT_ID),), "", record.get(*_CLIENT_SECRET)))
+    return tuple(one for one in found if one.shown.hint or guid(one.shown.key_id))
+
+
+def _holding(record: Labelled, ids: Sequence[str], key_id: str, secret: str) -> Holding:
+    about = frozenset(guid(each) or each.strip().lower() for each in ids if each.strip())
+    return Holding(_name(record), Published(record.uid, key_id, secret[:3]), about)
+
+
+def holder(sources: Sources, client_id: str) -> str:
+    """Return, in words, which source other than the target's own record holds a credential of the application with this
+    client id; empty where none does."""
+
+    def is_it(text: str) -> bool:
+        return (guid(text) or text.strip().lower()) == client_id
+
+    for identity in (sources.explicit, sources.fallback):
+        if identity and is_it(identity.client_id):
+            return identity.source
+    records: list[tuple[Labelled, Sequence[str], Sequence[str]]] = [
+        (record, ("application_client_id",), ("client_secret",)) for record in sources.attached
+    ]
+    if sources.configuration is not None:
+        records.append((sources.configuration, _CLIENT_ID, _CLIENT_SECRET))
+    for record, ids, secrets in records:
+        if not is_it(record.get(*ids)):
+            continue
+        # What has to be asked for comes last.
+        if any(map(record.get, (*secrets, *_HOST_FIELDS))) or sources.files(record.uid):
+            return _name(record)
+    return ""
+
+
+def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
+    if sources.explicit:
+        return replace(sources.explicit, why="it is named explicitly"), None
+    carriers = [record for record in sources.attached if record.get("application_client_id")]
+    if len({record.get("application_client_id").lower() for record in carriers}) > 1:
+        raise BadInput(
+            "several records with an application_client_id are attached",
+            ", ".join(sorted(_name(record) for record in carriers)),
+            "attach the record of one admin application only",
+        )
+    why = "it is attached"
+    if not carriers and sources.own is not None and sources.own.get("application_client_id"):
+        carriers, why = [sources.own], "it is the admin application's own, and none is attached"
+    if carriers:
+        record = min(carriers, key=lambda carrier: carrier.uid)
+        return _of_user_record(record, sources, why), record
+    configuration = sources.configuration
+    if configuration is not None:
+        named = (_CLIENT_ID, _CLIENT_SECRET, *((field,) for field in _HOST_FIELDS if field != "managed_identity"))
+        wants_managed = truth_of(configuration, "managed_identity")
+        if wants_managed or any(configuration.get(*labels) for labels in named):
+            return _of_configuration(configuration, sources, bool(wants_managed)), configuration
+        if not sources.fallback and wants_managed is None and configuration.get(*_TENANT_ID):
+            why = "it names neither client id nor client secret, and nothing else names an admin identity"
+            return _managed(configuration, "", why), configuration
+    if sources.fallback:
+        return replace(sources.fallback, why="no record holds one"), None
+    if configuration is not None:
+        raise BadInput(
+            f"{_name(configuration)} holds no client id and client secret",
+            "no other source of an admin identity is there",
+            sources.advice,
+        )
+    raise BadInput(
+        "no admin identity was found",
+        "none of the records that could hold one does",
+        sources.advice,
+    )
+
+
+def _of_user_record(record: Labelled, sources: Sources, why: str) -> Identity:
+    host = [field for field in _HOST_FIELDS if record.get(field)]
+    if host:
+        raise BadInput(
+            f"{_name(record)} has the field {host[0]}",
+            "the PAM configuration, the environment and the module's options alone name files and tokens of a host",
+            "remove the field; a certificate may be attached to the record as a file",
+        )
+    secret = record.get("client_secret")
+    certificate = None if secret else _attached_certificate(record, sources)
+    missing = [label for label in ("client_secret", "tenant_id") if not record.get(label)]
+    if certificate and "client_secret" in missing:
+        missing.remove("client_secret")
+    if missing:
+        raise _lacking(record, missing)
+    return Identity(
+        record.get("application_client_id"),
+        record.get("tenant_id"),
+        _name(record),
+        secret=Secret(secret) if secret else None,
+        certificate=certificate,
+        record_uid=record.uid,
+        why=why,
+        expires=record.get("expires") if secret else "",
+    )
+
+
+def _of_configuration(record: Labelled, sources: Sources, managed: bool) -> Identity:
+    secret, path = record.get(*_CLIENT_SECRET), record.get("certificate_path")
+    text, token_path = record.get("oidc_token"), record.get("oidc_token_file_path")
+    credentials = {"clientSecret": secret, "certificate_path": path, "oidc_token": text}
+    credentials.update(oidc_token_file_path=token_path, managed_identity="true" if managed else "")
+    given = [name for name, value in credentials.items() if value]
+    if len(given) > 1:
+        raise BadInput(f"{_name(record)} holds several credentials: {', '.join(given)}", todo="leave one of them")
+    if managed:
+        return _managed(record, record.get(*_CLIENT_ID), "it is the PAM configuration, and sets managed_identity")
+    certificate = certificate_at(path, record.get("certificate_passphrase")) if path else None
+    if not given:
+        certificate = _attached_certificate(record, sources)
+    labels = {"clientId": _CLIENT_ID, "clientSecret": _CLIENT_SECRET, "tenantId": _TENANT_ID}
+    if given != ["clientSecret"] and (given or certificate):
+        del labels["clientSecret"]
+    missing = [name for name, spellings in labels.items() if not record.get(*spellings)]
+    if missing:
+        raise _lacking(record, missing)
+    token = token_of(text, _name(record)) if text else token_at(token_path) if token_path else None
+    return Identity(
+        record.get(*_CLIENT_ID),
+        record.get(*_TENANT_ID),
+        _name(record),
+        secret=Secret(secret) if secret else None,
+        certificate=certificate,
+        token=token,
+        record_uid=record.uid,
+        why="it is the PAM configuration, and no record with application_client_id is attached",
+    )
+
+
+def _managed(record: Labelled, client_id: str, why: str) -> Identity:
+    tenant = record.get(*_TENANT_ID)
+    if not tenant:
+        raise _lacking(record, ["tenantId"])
+    return Identity(client_id, tenant, _name(record), managed=True, record_uid=record.uid, why=why)
+
+
+def _attached_certificate(record: Labelled, sources: Sources) -> Certificate | None:
+    found = sources.files(record.uid)
+    if len(found) > 1:
+        names = ", ".join(certificate.name for certificate in found)
+        raise BadInput(f"several certificates are attached to {_name(record)}: {names}", todo="leave one of them")
+    passphrase = record.get("certificate_passphrase")
+    return replace(found[0], passphrase=Secret(passphrase) if passphrase else None) if found else None
+
+
+def _lacking(record: Labelled, missing: Sequence[str]) -> BadInput:
+    todo = "fill in the fields"
+    if missing[0] in ("client_secret", "clientSecret"):
+        todo += "; for a certificate, attach it to the record as a .pem or .pfx file that the KSM application sees"
+    if missing[0] == "clientSecret":
+        todo += "; for a managed identity, set the field managed_identity to true"
+    return BadInput(f"{_name(record)} lacks " + " and ".join(missing), todo=todo)
+
+
+def _cloud_of(sources: Sources, identity: Identity, record: Labelled | None) -> Cloud:
+    named = sources.cloud or _cloud(record)
+    if named:
+        return named
+    authority = authority_root(sources.authority, _AUTHORITY_SOURCE) if sources.authority else ""
+    configuration = sources.configuration
+    cloud = _cloud(configuration)
+    if cloud is None or configuration is None:
+        if authority and not sources.default_cloud:
+            return custom_cloud(authority, "", _AUTHORITY_SOURCE)
+        return sources.default_cloud or CLOUDS["AzureCloud"]
+    of_environment = record is None and not sources.explicit
+    if (identity.uses_host or of_environment) and not cloud.is_microsofts and cloud.authority != authority:
+        raise BadInput(
+            f"{identity.name} of {identity.source} is not sent to {cloud.authority}",
+            f"that authority is named by {_name(configuration)} alone, and not where the identity comes from",
+            f"name it there, too: with cloud_environment, or with the environment variable {AUTHORITY_VARIABLE}",
+        )
+    return cloud
+
+
+def _cloud(record: Labelled | None) -> Cloud | None:
+    if record is None:
+        return None
+    authority, graph = record.get("Azure Authority FQDN"), record.get("Azure Graph Endpoint")
+    if not authority and not graph:
+        return None
+    if not authority:
+        raise BadInput(
+            f"{_name(record)} has an Azure Graph Endpoint but no Azure Authority FQDN", todo="fill in both or none"
+        )
+    return custom_cloud(authority, graph, _name(record))
+
+
+def _name(record: Labelled) -> str:
+    return f"the record {record.title!r} ({record.uid})" if record.title else f"the record {record.uid}"
+
+
+# ---- rotation.admin -------------------------------------------------------------------------------------------------
+# The admin identity in one run: its sign-ins, and Graph as it may use it.
+
+
+# So many days before the admin application's own secret or certificate ends it is time to renew it.
+RENEW_DAYS = 30
+
+
+class Admin:
+    """Who makes and removes secrets. Making the object chooses; it asks nobody. Raises BadInput."""
+
+    def __init__(self, sources: Sources, http: Http, budget: Budget, log: Log) -> None:
+        self.identity, self.cloud = choose(sources)
+        self._sources, self._log = sources, log
+        self._was_read_again = False
+        self.entra = Entra(http, self.cloud, self.identity.tenant_id, budget, log)
+        self.graph = Graph(http, self.cloud.graph, self.identity.client_id, self._sign_in, log)
+
+    def follow(self, secret: Secret) -> None:
+        """Sign in with this secret from now on: the run has rotated the admin application itself."""
+        if self.identity.secret:
+            self.identity = replace(self.identity, secret=secret)
+
+    def secret_ends(self) -> datetime | None:
+        """Return when the secret that it signs in with ends, as its record says it; None where that says nothing."""
+        return parse_time(self.identity.expires) if self.identity.secret else None
+
+    def ends_soon(self, now: datetime) -> str:
+        """Say that the secret ends within ``RENEW_DAYS``, and what to do; empty where it does not, as far as known."""
+        end = self.secret_ends()
+        if end is None or end - now >= timedelta(days=RENEW_DAYS):
+            return ""
+        when = f"ends in {(end - now).days} days" if end > now else "has ended"
+        return (
+            f"the admin application's own secret {when}, at {format_time(end)} as its record says: make a new one, and "
+            f"put it into {self.identity.source}"
+        )
+
+    def _sign_in(self) -> Secret:
+        return self.entra.token(self.identity, self._read_again)
+
+    def _read_again(self) -> Identity | None:
+        """Return the identity as its record holds it by now, once in a run; None where it is as it was."""
+        uid = self.identity.record_uid
+        if self._was_read_again or not uid:
+            return None
+        self._was_read_again = True
+        try:
+            record = self._sources.afresh(uid)
+            newer = renewed(record, self.identity) if record else None
+        except RotationError as problem:
+            self._log.detail(f"the record of the admin identity cannot be read again: {problem.message}")
+            return None
+        if newer:
+            self._log.say(f"{newer.source} holds another secret by now, which is tried instead")
+            self.identity = newer
+        return newer
+
+
+# ---- base.encoded ---------------------------------------------------------------------------------------------------
+# Base64 as people and programs write it, and what they give in its place.
+
+
+_QUOTES = ("'", '"', "\u2018", "\u2019", "\u201c", "\u201d")
+_BEGINNINGS = (b"{", b"[")
+# Reasons, each with the next step.
+IS_JSON = "it is JSON itself", "pass base64 of it"
+CUT_OFF = "it is cut off or damaged", "give the whole of it"
+
+
+def decode(data: bytes) -> bytes:
+    """Return what the base64 holds, of either alphabet, padded or not. Raises ValueError."""
+    compact = data.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+
+
+def is_utf_16(data: bytes) -> bool:
+    """Whether it is text in UTF-16, as Windows writes it: every second byte of such a text is mostly zero."""
+    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 3 * data.count(0) > len(data) > 0
+
+
+def mistake(data: bytes) -> tuple[str, str]:
+    """Return what was given where JSON or base64 of JSON should be, and the next step; empty texts for no idea."""
+    text = data.strip()
+    if is_utf_16(data):
+        return "it is UTF-16 text", "write it as UTF-8, in PowerShell with -Encoding utf8"
+    if text.decode("utf-8", "replace").startswith(_QUOTES):
+        return "there are quotes around it", "give it without the quotes"
+    if text.startswith(_BEGINNINGS):
+        return IS_JSON if _is_json(text) else CUT_OFF
+    try:
+        inner = decode(b"".join(text.split())).strip()
+    except (ValueError, binascii.Error):
+        return "", ""
+    if is_utf_16(inner):
+        return "it is base64 of UTF-16 text", "encode UTF-8 text"
+    if inner.startswith(_BEGINNINGS):
+        return CUT_OFF
+    try:
+        twice = _is_json(decode(b"".join(inner.split())))
+    except (ValueError, binascii.Error):
+        return "", ""
+    return ("it is base64 twice", "decode it once, as with base64 -d") if twice else ("", "")
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+# ---- services.configuration -----------------------------------------------------------------------------------------
+# The text of a Keeper configuration: the file that it is in, and what people give in its place.
+
+
+INITIALISED = "use the configuration of a device or Gateway that has been initialised"
+_LARGEST = 64 * 1024 * 1024
+# REGION:token or host:token, https://docs.keeper.io/secrets-manager
+_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
+# https://docs.keeper.io/en/keeperpam/secrets-manager/secrets-manager-command-line-interface/profile-command
+_INI = re.compile(r"(?m)^\s*\[[\w.-]+\]\s*$")
+_MANIFEST = re.compile(r"(?m)^apiVersion:\s")
+_FILE_NAME = re.compile(r"(?:~?/|[A-Za-z]:\\|\.{1,2}/)\S*|\S+\.(?:json|ini|ya?ml)")
+
+
+def read_configuration(path: str) -> str:
+    """Return the text of the file; it is read once and never opened for writing. Raises BadInput."""
+    if mistake(path.encode("utf-8", "replace")) in (IS_JSON, CUT_OFF):
+        remember(path)
+        what = "the path of the Keeper configuration is none"
+        raise BadInput(what, "it is the configuration itself", "use the variable or option for its text")
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            data = file.read(_LARGEST)
+        if not is_utf_16(data):
+            return data.decode("utf-8-sig")
+        why, todo = mistake(data)
+    except UnicodeDecodeError:
+        why, todo = "it is no text", "export the configuration again, as JSON or base64"
+    except (OSError, ValueError) as problem:
+        code = getattr(problem, "errno", None)
+        why = getattr(problem, "strerror", None) or str(problem)
+        todo = "run it as the Gateway's user, or let that user read the file"
+        if path.startswith(("'", '"')):
+            why, todo = "there are quotes around the path", "name it without the quotes"
+        elif code == errno.EISDIR:
+            why, todo = "it is a folder", "name a file in it"
+        elif code not in (errno.EACCES, errno.EPERM):
+            todo = "correct the path"
+    raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo)
+
+
+def instead(text: str, decoded: str) -> tuple[str, str]:
+    """Return what was given in place of a configuration, and the next step; empty texts for no idea.
+
+    ``decoded`` is what the text holds where it is base64, else the text itself.
+    """
+    for each in (text, decoded):
+        if _ONE_TIME.fullmatch(each.strip()):
+            return (
+                "it is a one-time token, which a device redeems once, and keeps the configuration that it gets for it",
+                INITIALISED,
+            )
+        if _INI.search(each):
+            return "it is a keeper.ini of the ksm command", "use what ksm profile export gives"
+        if _MANIFEST.search(each):
+            return "it is a manifest of Kubernetes", "use the value that stands under data, alone"
+    found = mistake(text.encode("utf-8", "replace"))
+    if not any(found) and _FILE_NAME.fullmatch(text):
+        return "it is the path of a file", "use the variable or option for a path, or give the file's content"
+    return found
+
+
+# ---- services.secrecy -----------------------------------------------------------------------------------------------
+# What a record holds that is not to be said: its secrets, and what is not what the label of its field says.
+#
+# People type a secret into the field beside the right one. A value of a field of ours may be said only if it is what such
+# a field holds: a key id only if it is a GUID, a date only if it parses.
+
+
+_UID = re.compile(r"[A-Za-z0-9_-]{22}")
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
+_ENDPOINT = re.compile(r"(?:https://)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d+)?(?:/\S{,16})?", re.IGNORECASE)
+_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[\w@. /\\-]{0,254}")
+# In types of fields, and in labels where no type is known: the Gateway passes labels, or types where there are none.
+_SECRET = re.compile(r"secret|passw|passphrase|passkey|token|privatekey|keypair|pincode|onetimecode|apikey")
+
+
+def _is_guid(text: str) -> bool:
+    return guid(text) is not None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _is_none(text: str) -> bool:
+    """Whatever is short enough to be one of a few words is not searched for anyway."""
+    return False
+
+
+_OURS: dict[str, Callable[[str], bool]] = {
+    "recorduid": lambda text: bool(_UID.fullmatch(text)),
+    "applicationobjectid": _is_guid,
+    "applicationclientid": _is_guid,
+    "clientsecretid": _is_guid,
+    "clientid": _is_guid,
+    "pamazureclientid": _is_guid,
+    # Somebody has entered the secret's id in place of its value: to mask it would mask it everywhere.
+    "clientsecret": _is_guid,
+    "tenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
+    "pamazuretenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
+    "expires": lambda text: parse_time(text) is not None,
+    "lifetimedays": _is_number,
+    "keepprevious": _is_number,
+    "verifytimeout": _is_number,
+    # "token" in its label does not make a path a secret.
+    "oidctokenfilepath": lambda text: bool(_PATH.fullmatch(text)),
+    "certificatepath": lambda text: bool(_PATH.fullmatch(text)),
+    "managedidentity": _is_none,
+    "verify": _is_none,
+    "retire": _is_none,
+    "retireafter": _is_none,
+    "adopt": lambda text: all(_UID.fullmatch(uid) for uid in re.split(r"[\s,;]+", text) if uid),
+    "azureauthorityfqdn": lambda text: bool(_ENDPOINT.fullmatch(text)),
+    "azuregraphendpoint": lambda text: bool(_ENDPOINT.fullmatch(text)),
+}
+
+
+def learn(fields: Iterable[tuple[str, str, Any]]) -> None:
+    """Let the scrubber know what of these fields (label, type, value) is not to be said, before anything is."""
+    for label, kind, value in fields:
+        plain = normalise(label)
+        is_as_labelled = _OURS.get(plain)
+        if is_as_labelled is None and not _SECRET.search(plain) and not _SECRET.search(normalise(kind)):
+            continue
+        for text in _texts(value):
+            if is_as_labelled is None or not is_as_labelled(text.strip()):
+                remember(text)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))
+
+
+# ---- services.vault -------------------------------------------------------------------------------------------------
+# Keeper records over Keeper Secrets Manager (KSM): read, and saved only where nobody was faster.
+
+
+try:
+    from keeper_secrets_manager_core import SecretsManager
+    from keeper_secrets_manager_core.configkeys import ConfigKeys
+    from keeper_secrets_manager_core.crypto import CryptoUtils
+    from keeper_secrets_manager_core.dto.dtos import Folder as SdkFolder
+    from keeper_secrets_manager_core.dto.dtos import Record as SdkRecord
+    from keeper_secrets_manager_core.dto.payload import KSMHttpResponse
+    from keeper_secrets_manager_core.storage import InMemoryKeyValueStorage
+except ImportError as _problem:
+    KSM_PROBLEM = str(_problem)
+else:
+    KSM_PROBLEM = ""
+
+_T = TypeVar("_T")
+# The SDK's own first pause after a throttled call: the limit counts the calls of 10 s.
+_THROTTLE_PAUSE = 11.0
+_KEY_CHANGES = 3
+_TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
+_TOO_LARGE = re.compile(r"(?i)\btoo (?:large|big|long)\b|\bexceeds\b|\bsize limit\b")
+_CHECK_DEVICE = "check that the KSM application and its device are not expired, removed or locked to another address"
+_NEEDED = ("clientId", "privateKey", "appKey")
+
+
+def parse_configuration(text: str, source: str) -> dict[str, str]:
+    """Return a KSM client configuration from JSON or base64 of JSON; ``source`` names it in errors.
+
+    Only a bound configuration is accepted: binding would spend its one-time token and keep the new keys in memory
+    alone. Raises BadInput.
+    """
+    plain = text.strip()
+    if not plain:
+        raise BadInput(f"the Keeper configuration in {source} is empty", todo=INITIALISED)
+    try:
+        if not plain.startswith("{"):
+            # The SDK fails on a trailing newline and on missing padding.
+            plain = decode("".join(plain.split()).encode()).decode("utf-8-sig")
+        values = json.loads(plain)
+    except (ValueError, binascii.Error, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        why, todo = ("", "") if values is not None else instead(text.strip(), plain)
+        what = f"the Keeper configuration in {source} is neither JSON nor base64 of JSON"
+        raise BadInput(what, why, todo or INITIALISED)
+    # Keys that the SDK does not know all collapse into one.
+    config = {key.value: str(values[key.value]) for key in ConfigKeys if values.get(key.value)}
+    for name in ("privateKey", "appKey", "clientKey", "clientId"):
+        if name in config:
+            remember(config[name])
+    missing = [name for name in _NEEDED if name not in config]
+    if missing:
+        why = "it was never initialised" if "clientKey" in config else "it is damaged"
+        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, INITIALISED)
+    return config
+
+
+@dataclass
+class VaultRecord:
+    """A record as one read has shown it."""
+
+    uid: str
+    title: str
+    type: str
+    revision: int
+    editable: bool
+    data: dict[str, Any] = field(repr=False)
+    sdk: Any = field(repr=False)
+
+    def view(self) -> Labelled:
+        """Return all values, those of custom fields first."""
+        pairs = [(str(item.get("label") or item.get("type") or ""), item.get("value")) for item in _fields(self.data)]
+        return Labelled(self.uid, self.title, pairs)
+
+    def value(self, label: str) -> str:
+        """Return the value of the field that ``set`` would write; empty where there is none."""
+        item = _field(self.data, label)
+        return text_of(item.get("value")) if item else ""
+
+    def secret(self, label: str) -> str:
+        """Return the value that the field holds, with every space in it."""
+        item = _field(self.data, label)
+        values = item.get("value") if item else None
+        value = values[0] if isinstance(values, list) and values else values
+        return value if isinstance(value, str) else ""
+
+    def has(self, label: str) -> bool:
+        """Whether there is such a field."""
+        return _field(self.data, label) is not None
+
+    def tied(self, label: str) -> list[str]:
+        """Return, where several fields match the label equally well, what each is called and where it is; else none."""
+        items = _fields(self.data)
+        found = find_all([item.get("label") for item in items], label)
+        custom = self.data.get("custom")
+        own = custom if isinstance(custom, list) else []
+        where = ["custom fields" if any(items[index] is item for item in own) else "fields" for index in found]
+        names = [f"{items[index].get('label')!r} in {place}" for index, place in zip(found, where)]
+        return names if len(names) > 1 else []
+
+    def shows(self, label: str) -> bool:
+        """Whether everybody who opens the record sees the field's value."""
+        item = _field(self.data, label)
+        return item is not None and item.get("type") not in ("secret", "password")
+
+    def unusable(self, label: str) -> str | None:
+        """Return the type of the field when it cannot hold a text, else None."""
+        item = _field(self.data, label)
+        kind = str(item.get("type")) if item else "text"
+        return None if kind in _TEXT_TYPES else kind
+
+    def with_values(self, values: Mapping[str, str], secret_labels: Iterable[str]) -> VaultRecord:
+        """Return a copy in which the fields hold the values; a missing field becomes a custom field.
+
+        A new field is of type ``secret`` ("Hidden Field") where its label is in ``secret_labels``, else ``text``.
+        """
+        data = copy.deepcopy(self.data)
+        for label, value in values.items():
+            item = _field(data, label)
+            if item is None:
+                if not isinstance(data.get("custom"), list):
+                    data["custom"] = []
+                item = {"type": "secret" if label in secret_labels else "text", "label": label}
+                data["custom"].append(item)
+            item["value"] = [value] if value else []
+        return VaultRecord(self.uid, self.title, self.type, self.revision, self.editable, data, self.sdk)
+
+
+class NotSaved(Exception):
+    """A save that was not confirmed.
+
+    ``certain`` tells that Keeper has answered no (the record is to be read again all the same: an answer may be
+    lost on its way and another one given instead); otherwise the request may still take effect, now or later,
+    unless ``sent`` is False. ``wait`` is the pause in seconds that Keeper asked for. ``todo`` is the next step.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        certain: bool,
+        sent: bool = True,
+        conflict: bool = False,
+        wait: float | None = None,
+        todo: str = "run it again",
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.todo = todo
+        self.certain = certain
+        self.sent = sent
+        self.conflict = conflict
+        self.wait = wait
+
+
+class _Answered(Exception):
+    """Keeper answered with an error."""
+
+    def __init__(self, status: int, code: str, message: str, wait: float | None, between: str, todo: str) -> None:
+        super().__init__(between or f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.wait = wait
+        self.between = between  # who else has answered
+        self.todo = todo if between else ""
+
+    @property
+    def throttled(self) -> bool:
+        return self.code == "throttled" or self.status == 429
+
+    def next_step(self, refused: str) -> str:
+        """What to do about it: ``refused`` where Keeper does not allow it."""
+        if self.todo:
+            return self.todo
+        if self.throttled:
+            return "run it again later; what runs at one Gateway, or with one device, shares Keeper's limit"
+        if self.status >= 500 or self.status == 408:
+            return "run it again later"
+        if self.status == 413 or _TOO_LARGE.search(self.message):
+            return "make the record smaller: its notes and fields, or the files that are attached to it"
+        return refused
+
+
+class Vault:
+    """A KSM application's view of the vault, through the SDK, with our HTTP policy in place of the SDK's.
+
+    The SDK has no timeouts, sleeps for minutes when throttled and follows ``error: key`` for ever (17.3.0,
+    core.py ``_post_query``); all its requests go through the instance's ``post_function``.
+    """
+
+    def __init__(self, configuration: Mapping[str, str], http: Http, budget: Budget, log: Log) -> None:
+        self._http = http
+        self._budget = budget
+        self._log = log
+        self._key_changes = 0
+        try:
+            self._app_key = base64.b64decode(configuration["appKey"])
+            # In memory: the SDK's file storage rewrites, and may empty, the Gateway's file.
+            storage = InMemoryKeyValueStorage(json.dumps(dict(configuration)))
+            self._sdk = SecretsManager(config=storage)
+            # Keys that are damaged would show with the first call, as troubles with an answer.
+            CryptoUtils.der_base64_private_key_to_private_key(configuration["privateKey"])
+            CryptoUtils.encrypt_aes(b"", self._app_key)
+            SecretsManager.generate_transmission_key(
+                storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
+            )
+        except MemoryError:
+            raise
+        except Exception as problem:
+            raise BadInput(
+                "the Keeper configuration cannot be used",
+                f"{type(problem).__name__}: {foreign(problem)}",
+                "use a configuration that has been initialised",
+            ) from None
+        self._sdk.post_function = self._post
+
+    def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
+        """Return the records with these uids that the application may see. Raises Refused and BadInput.
+
+        A record that is there but cannot be decrypted is an error, not a record that is missing.
+        """
+        wanted = list(uids)
+        learn(("record uid", "", uid) for uid in wanted)
+        try:
+            answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
+        except _Answered as problem:
+            if problem.between:
+                raise Refused("Keeper was not reached", problem.between, problem.todo) from None
+            what, todo = "Keeper refused to read the record", problem.next_step(_CHECK_DEVICE)
+            raise Refused(what, str(problem), todo) from None
+        except Unanswered as problem:
+            raise Refused("Keeper was not reached", str(problem), problem.todo) from None
+        found: dict[str, VaultRecord] = {}
+        mended, lost = self._mend(answer)
+        for sdk in list(answer.records or []) + mended:
+            record = _record(sdk)
+            # A shortcut shows the same record twice; one of the two may lie in a folder that is not editable.
+            if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
+                found[record.uid] = record
+        for uid in wanted:
+            if uid not in found and uid in lost:
+                raise BadInput(
+                    f"the record {uid} is there but could not be decrypted",
+                    todo="share its folder with the KSM application again",
+                )
+        return found
+
+    def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
+        """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
+
+        The files whose uids are in ``unlink`` are detached in the same step.
+        A plain save: one with a transaction type would stay staged until somebody completes it, and the Gateway may
+        hold a transaction of its own on the record.
+        """
+        record.sdk.dict = record.data
+        record.sdk.raw_json = json.dumps(record.data)
+        self._confirmed(lambda: self._sdk.save(record.sdk, links_to_remove=list(unlink) or None))
+
+    def _confirmed(self, call: Callable[[], _T]) -> _T:
+        try:
+            return self._once(call)
+        except _Answered as problem:
+            raise NotSaved(
+                str(problem),
+                # What comes without Keeper's own error code is from something in between, and proves nothing.
+                certain=problem.status < 500 and problem.status != 408 and bool(problem.code),
+                conflict="out of sync" in problem.message.lower(),
+                wait=_throttle_pause(1, problem.wait) if problem.throttled else None,
+                todo=problem.next_step("check that the record's folder is shared with edit permission"),
+            ) from None
+        except Unanswered as problem:
+            raise NotSaved(str(problem), certain=False, sent=problem.sent, todo=problem.todo) from None
+
+    def _mend(self, answer: Any) -> tuple[list[Any], set[Any]]:
+        """Decrypt what SDK 17.3.0 gives up on; return the records, and the uids of those that remain unreadable.
+
+        It drops a record in ``records`` whose key is wrapped with its folder's key, a record with an attached file
+        that it cannot decrypt, and a whole folder for one record of it.
+        """
+        raws = [bad.get("r") or {} for bad in answer.bad_records or []]
+        keys = [folder.key for folder in answer.folders or []] + [self._app_key]
+        for bad in answer.bad_folders or []:
+            folder = bad.get("f") or {}
+            raws += [raw for raw in folder.get("records") or [] if isinstance(raw, dict)]
+            try:
+                keys.append(SdkFolder({**folder, "records": []}, self._app_key).key)
+            except Exception as problem:
+                self._log.detail(f"folder {folder.get('folderUid')}: {type(problem).__name__}")
+        mended, lost = [], set()
+        for raw in raws:
+            for key, variant in [(key, variant) for variant in (raw, {**raw, "files": None}) for key in keys]:
+                try:
+                    mended.append(SdkRecord(variant, key, raw.get("innerFolderUid") or ""))
+                    break
+                except Exception as problem:
+                    self._log.detail(f"record {raw.get('recordUid')}: {type(problem).__name__}")
+            else:
+                lost.add(raw.get("recordUid"))
+        return mended, lost
+
+    def _patiently(self, name: str, call: Callable[[], _T]) -> _T:
+        attempt = 1
+        while True:
+            problem: Exception
+            try:
+                return self._once(call)
+            except Unanswered as unanswered:
+                if not unanswered.sent:
+                    raise
+                problem, pause = unanswered, pause_before(attempt + 1)
+            except _Answered as answered:
+                problem = answered
+                if answered.throttled:
+                    pause = _throttle_pause(attempt, answered.wait)
+                    self._log.say(f"Keeper throttles; trying again in {pause:.0f} s")
+                elif answered.status >= 500 or answered.status == 408:
+                    pause = pause_before(attempt + 1)
+                else:
+                    raise
+            if attempt >= 4 or pause >= self._budget.left():
+                raise problem
+            self._log.detail(f"{name}: {problem}; trying again in {pause:.1f} s")
+            self._budget.pause(pause)
+            attempt += 1
+
+    def _once(self, call: Callable[[], _T]) -> _T:
+        self._key_changes = 0
+        try:
+            return call()
+        except (Unanswered, _Answered):
+            raise
+        except Exception as problem:
+            # What is left are the SDK's troubles with an answer that it cannot decrypt or parse.
+            raise Unanswered(f"Keeper's answer could not be read ({type(problem).__name__})", sent=True) from None
+
+    def _post(self, url: str, key: Any, payload: Any, verify: Any = True, proxy: Any = None) -> Any:
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "PublicKeyId": str(key.publicKeyId),
+            "TransmissionKey": base64.b64encode(key.encryptedKey).decode(),
+            "Authorization": "Signature " + base64.b64encode(payload.signature).decode(),
+        }
+        name = "Keeper " + url.rsplit("/", 1)[-1]
+        reply = self._http.call("POST", url, name=name, headers=headers, body=payload.encrypted_payload)
+        if reply.status == 200:
+            if not reply.body and url.endswith("/get_secret"):
+                raise Unanswered("Keeper's answer is empty", sent=True)
+            if reply.page():
+                raise Unanswered(reply.between(), sent=True, todo=reply.remedy())
+            return KSMHttpResponse(200, reply.body, reply)
+        raise_for = _error(reply)
+        if raise_for.code == "key" and self._key_changes < _KEY_CHANGES:
+            self._key_changes += 1
+            return KSMHttpResponse(reply.status, reply.body, _SdkReply(reply))
+        raise raise_for
+
+
+class _SdkReply:
+    """An answer under the names that the SDK's error handler reads."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.status_code = reply.status
+        self.text = reply.text
+        self.reason = ""
+
+
+def _error(reply: Reply) -> _Answered:
+    body = reply.json()
+    code = foreign(body.get("result_code") or body.get("error") or "")
+    message = foreign(body.get("message") or body.get("additional_info") or "")
+    wait = retry_after(reply)
+    if wait is None:
+        wait = seconds_in(body.get("retry_after"))
+    return _Answered(reply.status, code, message, wait, "" if code else reply.between(), reply.remedy())
+
+
+def _throttle_pause(attempt: int, asked: float | None) -> float:
+    pause = asked if asked else _THROTTLE_PAUSE * 2.0 ** (attempt - 1)
+    return pause * random.uniform(1.0, 1.1)
+
+
+def _record(sdk: Any) -> VaultRecord | None:
+    if not isinstance(sdk.dict, dict) or not sdk.uid:
+        return None
+    # is_editable is None where the server leaves it out.
+    editable = sdk.is_editable is not False
+    learn((str(item.get("label") or ""), str(item.get("type") or ""), item.get("value")) for item in _fields(sdk.dict))
+    title = bounded(sdk.title or "")
+    return VaultRecord(sdk.uid, title, str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
+
+
+def _fields(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for section in ("custom", "fields"):
+        items = data.get(section)
+        found += [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return found
+
+
+def _field(data: Mapping[str, Any], label: str) -> dict[str, Any] | None:
+    items = _fields(data)
+    index = find([item.get("label") for item in items], label)
+    return None if index is None else items[index]
+
+
 # ---- rotation.proving -----------------------------------------------------------------------------------------------
 # The proof that a secret signs in: several sign-ins in a row, as each of them asks one replica only.
 
@@ -3528,34 +3994,44 @@ class Publishing:
 
         A save that Keeper confirms is not read back here: that is the first look of what comes after it.
         """
+        problems: list[NotSaved] = []
+        why, todo, over = "it changes all the time", "run it again", ""
+        try:
+            with self._budget.phase("publish the secret", PUBLISH):
+                if self._publish(problems):
+                    return
+        except OutOfTime as end:
+            why = over = str(end)
+        if problems and not problems[-1].conflict:
+            why, todo = problems[-1].why + (f"; {over}" if over else ""), problems[-1].todo
+        raise RolledBack(f"the record {self._record.uid} was not saved", why, todo)
+
+    def _publish(self, problems: list[NotSaved]) -> bool:
+        """Return whether the record shows the new secret; ``problems`` takes what was in the way."""
         current, conflict = self._record, False
-        with self._budget.phase("publish the secret", PUBLISH):
-            for attempt in range(1, _SAVES + 1):
-                self._look(conflict)
-                problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
-                if problem is None:
-                    self._log.say(f"published in the record {current.title!r} ({current.uid})")
-                    return
-                self._say(problem)
-                conflict = conflict or problem.conflict
-                if problem.wait:
-                    self._budget.pause(problem.wait)
-                if not problem.sent:
-                    raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
-                before, current = current, self._reread()
-                if self.shows_ours(current):
-                    self._log.say(f"published in the record {current.title!r} ({current.uid})")
-                    return
-                self._settle_saves(current)
-                self._stand_back(before, current)
-                if problem.certain and not problem.conflict and not problem.wait:
-                    raise RolledBack(
-                        f"the record {current.uid} could not be saved",
-                        problem.why,
-                        "check that the record's folder is shared with edit permission",
-                    )
-                self._budget.pause(pause_before(attempt + 1))
-        raise RolledBack(f"the record {self._record.uid} was not saved", "it changes all the time", "run it again")
+        for attempt in range(1, _SAVES + 1):
+            self._look(conflict)
+            problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
+            if problem is None:
+                self._log.say(f"published in the record {current.title!r} ({current.uid})")
+                return True
+            problems.append(problem)
+            self._say(problem)
+            conflict = conflict or problem.conflict
+            if problem.wait:
+                self._budget.pause(problem.wait)
+            if not problem.sent:
+                raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
+            before, current = current, self._reread()
+            if self.shows_ours(current):
+                self._log.say(f"published in the record {current.title!r} ({current.uid})")
+                return True
+            self._settle_saves(current)
+            self._stand_back(before, current)
+            if problem.certain and not problem.conflict and not problem.wait:
+                raise RolledBack(f"the record {current.uid} could not be saved", problem.why, problem.todo)
+            self._budget.pause(pause_before(attempt + 1))
+        return False
 
     def _values(self) -> dict[str, str]:
         new = self._new
@@ -3699,10 +4175,8 @@ def fence(vault: Vault, record: VaultRecord, budget: Budget, log: Log) -> VaultR
         if problem is None or current.revision > revision:
             return current
         problem = None
-    why = problem.why if problem else "it changes all the time"
-    raise Refused(
-        f"the record {record.uid} could not be saved", why, "check that its folder is shared with edit permission"
-    )
+    why, todo = (problem.why, problem.todo) if problem else ("it changes all the time", "run it again")
+    raise Refused(f"the record {record.uid} could not be saved", why, todo)
 
 
 def check_fields(record: VaultRecord, named: bool) -> None:
@@ -3798,290 +4272,6 @@ def published_in(record: VaultRecord) -> Published:
     """Return what a record shows."""
     secret = record.secret(FIELD_SECRET)
     return Published(record.uid, record.value(FIELD_KEY_ID), hint_of(secret), record.editable, record.value("expires"))
-
-
-# ---- rotation.identity ----------------------------------------------------------------------------------------------
-# Where the admin application's credential comes from: the first source that is there, in whatever order.
-
-
-# Every spelling that Keeper's own tools give the fields of an Azure PAM configuration, normalised
-# (Commander, the SaaS plug-ins' pamazure..., the KSM helper, Commander's old commands).
-_CLIENT_ID = ("clientId", "pamazureclientid")
-_CLIENT_SECRET = ("clientSecret", "pamazureclientsecret")
-_TENANT_ID = ("tenantId", "pamazuretenantid")
-
-# The names that azure.azcollection, AKS and Microsoft's own libraries give these, by the name of our option.
-VARIABLES = {
-    "tenant_id": ("AZURE_TENANT", "AZURE_TENANT_ID"),
-    "client_id": ("AZURE_CLIENT_ID",),
-    "client_secret": ("AZURE_SECRET", "AZURE_CLIENT_SECRET"),
-    "certificate_path": ("AZURE_X509_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PATH"),
-    "certificate_passphrase": ("AZURE_CLIENT_CERTIFICATE_PASSWORD",),
-    "oidc_token": ("AZURE_FEDERATED_TOKEN",),
-    "oidc_token_file_path": ("AZURE_FEDERATED_TOKEN_FILE",),
-}
-AUTHORITY_VARIABLE = "AZURE_AUTHORITY_HOST"
-_AUTHORITY_SOURCE = f"the environment variable {AUTHORITY_VARIABLE}"
-# The options that each are a credential, in the order in which they count where the environment has several.
-CREDENTIALS = ("client_secret", "certificate_path", "oidc_token", "oidc_token_file_path")
-# Fields by which a record would make the host read a file or hand over a token. Who edits the record of an application
-# may not decide that; who edits the PAM configuration may.
-_HOST_FIELDS = ("managed_identity", "certificate_path", "oidc_token", "oidc_token_file_path")
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The places to look at, in the order in which they count; ``cloud`` counts before what records name.
-
-    ``authority`` is what the environment names, as it is there. ``files`` returns the certificates that are attached
-    to the record with a uid.
-    """
-
-    explicit: Identity | None = None
-    attached: Sequence[Labelled] = ()
-    own: Labelled | None = None
-    configuration: Labelled | None = None
-    fallback: Identity | None = None
-    cloud: Cloud | None = None
-    default_cloud: Cloud | None = None
-    authority: str = ""
-    files: Callable[[str], Sequence[Certificate]] = lambda uid: ()
-    # What to do where none of them holds an identity.
-    advice: str = "attach a record with application_client_id, client_secret and tenant_id"
-
-
-def in_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what the environment sets, by the names of our options; empty texts for what it does not."""
-    return {name: next((environ[key] for key in keys if environ.get(key)), "") for name, keys in VARIABLES.items()}
-
-
-def identity_in(values: Mapping[str, str], source: str) -> Identity | None:
-    """Return the identity that is complete in these values (by the names of our options), else None. Raises BadInput.
-
-    The first of ``CREDENTIALS`` counts. Files are not read yet.
-    """
-    given = next((name for name in CREDENTIALS if values[name]), "")
-    if not (given and values["tenant_id"] and values["client_id"]):
-        return None
-    identity, text = Identity(values["client_id"], values["tenant_id"], source), values[given]
-    if given == "client_secret":
-        return replace(identity, secret=Secret(text))
-    if given == "certificate_path":
-        return replace(identity, certificate=certificate_at(text, values["certificate_passphrase"]))
-    return replace(identity, token=token_of(text, source) if given == "oidc_token" else token_at(text))
-
-
-def choose(sources: Sources) -> tuple[Identity, Cloud]:
-    """Return the admin identity and the cloud it lives in. Raises BadInput naming what is missing where."""
-    identity, record = _identity(sources)
-    return identity, _cloud_of(sources, identity, record)
-
-
-def holdings(sources: Sources) -> tuple[Holding, ...]:
-    """Return the secrets that other places than the record hold, as far as this run has read them: they are not to be
-    removed, whichever of the sources the run uses."""
-    found = []
-    for identity in (sources.explicit, sources.fallback):
-        if identity and identity.secret:
-            shown = Published("", "", identity.secret.reveal()[:3])
-            found.append(Holding(identity.source, shown, frozenset({identity.client_id.strip().lower()})))
-    for record in sources.attached:
-        ids = (record.get("application_client_id"), record.get("application_object_id"))
-        found.append(_holding(record, ids, record.get("client_secret_id"), record.get("client_secret")))
-    if sources.configuration is not None:
-        record = sources.configuration
-        found.append(_holding(record, (record.get(*_CLIENT_ID),), "", record.get(*_CLIENT_SECRET)))
-    return tuple(one for one in found if one.shown.hint or guid(one.shown.key_id))
-
-
-def _holding(record: Labelled, ids: Sequence[str], key_id: str, secret: str) -> Holding:
-    about = frozenset(guid(each) or each.strip().lower() for each in ids if each.strip())
-    return Holding(_name(record), Published(record.uid, key_id, secret[:3]), about)
-
-
-def holder(sources: Sources, client_id: str) -> str:
-    """Return, in words, which source other than the target's own record holds a credential of the application with this
-    client id; empty where none does."""
-
-    def is_it(text: str) -> bool:
-        return (guid(text) or text.strip().lower()) == client_id
-
-    for identity in (sources.explicit, sources.fallback):
-        if identity and is_it(identity.client_id):
-            return identity.source
-    records: list[tuple[Labelled, Sequence[str], Sequence[str]]] = [
-        (record, ("application_client_id",), ("client_secret",)) for record in sources.attached
-    ]
-    if sources.configuration is not None:
-        records.append((sources.configuration, _CLIENT_ID, _CLIENT_SECRET))
-    for record, ids, secrets in records:
-        if not is_it(record.get(*ids)):
-            continue
-        # What has to be asked for comes last.
-        if any(map(record.get, (*secrets, *_HOST_FIELDS))) or sources.files(record.uid):
-            return _name(record)
-    return ""
-
-
-def _identity(sources: Sources) -> tuple[Identity, Labelled | None]:
-    if sources.explicit:
-        return replace(sources.explicit, why="it is named explicitly"), None
-    carriers = [record for record in sources.attached if record.get("application_client_id")]
-    if len({record.get("application_client_id").lower() for record in carriers}) > 1:
-        raise BadInput(
-            "several records with an application_client_id are attached",
-            ", ".join(sorted(_name(record) for record in carriers)),
-            "attach the record of one admin application only",
-        )
-    why = "it is attached"
-    if not carriers and sources.own is not None and sources.own.get("application_client_id"):
-        carriers, why = [sources.own], "it is the admin application's own, and none is attached"
-    if carriers:
-        record = min(carriers, key=lambda carrier: carrier.uid)
-        return _of_user_record(record, sources, why), record
-    configuration = sources.configuration
-    if configuration is not None:
-        named = (_CLIENT_ID, _CLIENT_SECRET, *((field,) for field in _HOST_FIELDS if field != "managed_identity"))
-        wants_managed = truth_of(configuration, "managed_identity")
-        if wants_managed or any(configuration.get(*labels) for labels in named):
-            return _of_configuration(configuration, sources, bool(wants_managed)), configuration
-        if not sources.fallback and wants_managed is None and configuration.get(*_TENANT_ID):
-            why = "it names neither client id nor client secret, and nothing else names an admin identity"
-            return _managed(configuration, "", why), configuration
-    if sources.fallback:
-        return replace(sources.fallback, why="no record holds one"), None
-    if configuration is not None:
-        raise BadInput(
-            f"{_name(configuration)} holds no client id and client secret",
-            "no other source of an admin identity is there",
-            sources.advice,
-        )
-    raise BadInput(
-        "no admin identity was found",
-        "none of the records that could hold one does",
-        sources.advice,
-    )
-
-
-def _of_user_record(record: Labelled, sources: Sources, why: str) -> Identity:
-    host = [field for field in _HOST_FIELDS if record.get(field)]
-    if host:
-        raise BadInput(
-            f"{_name(record)} has the field {host[0]}",
-            "the PAM configuration, the environment and the module's options alone name files and tokens of a host",
-            "remove the field; a certificate may be attached to the record as a file",
-        )
-    secret = record.get("client_secret")
-    certificate = None if secret else _attached_certificate(record, sources)
-    missing = [label for label in ("client_secret", "tenant_id") if not record.get(label)]
-    if certificate and "client_secret" in missing:
-        missing.remove("client_secret")
-    if missing:
-        raise _lacking(record, missing)
-    return Identity(
-        record.get("application_client_id"),
-        record.get("tenant_id"),
-        _name(record),
-        secret=Secret(secret) if secret else None,
-        certificate=certificate,
-        record_uid=record.uid,
-        why=why,
-    )
-
-
-def _of_configuration(record: Labelled, sources: Sources, managed: bool) -> Identity:
-    secret, path = record.get(*_CLIENT_SECRET), record.get("certificate_path")
-    text, token_path = record.get("oidc_token"), record.get("oidc_token_file_path")
-    credentials = {"clientSecret": secret, "certificate_path": path, "oidc_token": text}
-    credentials.update(oidc_token_file_path=token_path, managed_identity="true" if managed else "")
-    given = [name for name, value in credentials.items() if value]
-    if len(given) > 1:
-        raise BadInput(f"{_name(record)} holds several credentials: {', '.join(given)}", todo="leave one of them")
-    if managed:
-        return _managed(record, record.get(*_CLIENT_ID), "it is the PAM configuration, and sets managed_identity")
-    certificate = certificate_at(path, record.get("certificate_passphrase")) if path else None
-    if not given:
-        certificate = _attached_certificate(record, sources)
-    labels = {"clientId": _CLIENT_ID, "clientSecret": _CLIENT_SECRET, "tenantId": _TENANT_ID}
-    if given != ["clientSecret"] and (given or certificate):
-        del labels["clientSecret"]
-    missing = [name for name, spellings in labels.items() if not record.get(*spellings)]
-    if missing:
-        raise _lacking(record, missing)
-    token = token_of(text, _name(record)) if text else token_at(token_path) if token_path else None
-    return Identity(
-        record.get(*_CLIENT_ID),
-        record.get(*_TENANT_ID),
-        _name(record),
-        secret=Secret(secret) if secret else None,
-        certificate=certificate,
-        token=token,
-        record_uid=record.uid,
-        why="it is the PAM configuration, and no record with application_client_id is attached",
-    )
-
-
-def _managed(record: Labelled, client_id: str, why: str) -> Identity:
-    tenant = record.get(*_TENANT_ID)
-    if not tenant:
-        raise _lacking(record, ["tenantId"])
-    return Identity(client_id, tenant, _name(record), managed=True, record_uid=record.uid, why=why)
-
-
-def _attached_certificate(record: Labelled, sources: Sources) -> Certificate | None:
-    found = sources.files(record.uid)
-    if len(found) > 1:
-        names = ", ".join(certificate.name for certificate in found)
-        raise BadInput(f"several certificates are attached to {_name(record)}: {names}", todo="leave one of them")
-    passphrase = record.get("certificate_passphrase")
-    return replace(found[0], passphrase=Secret(passphrase) if passphrase else None) if found else None
-
-
-def _lacking(record: Labelled, missing: Sequence[str]) -> BadInput:
-    todo = "fill in the fields"
-    if missing[0] in ("client_secret", "clientSecret"):
-        todo += "; for a certificate, attach it to the record as a .pem or .pfx file that the KSM application sees"
-    if missing[0] == "clientSecret":
-        todo += "; for a managed identity, set the field managed_identity to true"
-    return BadInput(f"{_name(record)} lacks " + " and ".join(missing), todo=todo)
-
-
-def _cloud_of(sources: Sources, identity: Identity, record: Labelled | None) -> Cloud:
-    named = sources.cloud or _cloud(record)
-    if named:
-        return named
-    authority = authority_root(sources.authority, _AUTHORITY_SOURCE) if sources.authority else ""
-    configuration = sources.configuration
-    cloud = _cloud(configuration)
-    if cloud is None or configuration is None:
-        if authority and not sources.default_cloud:
-            return custom_cloud(authority, "", _AUTHORITY_SOURCE)
-        return sources.default_cloud or CLOUDS["AzureCloud"]
-    of_environment = record is None and not sources.explicit
-    if (identity.uses_host or of_environment) and not cloud.is_microsofts and cloud.authority != authority:
-        raise BadInput(
-            f"{identity.name} of {identity.source} is not sent to {cloud.authority}",
-            f"that authority is named by {_name(configuration)} alone, and not where the identity comes from",
-            f"name it there, too: with cloud_environment, or with the environment variable {AUTHORITY_VARIABLE}",
-        )
-    return cloud
-
-
-def _cloud(record: Labelled | None) -> Cloud | None:
-    if record is None:
-        return None
-    authority, graph = record.get("Azure Authority FQDN"), record.get("Azure Graph Endpoint")
-    if not authority and not graph:
-        return None
-    if not authority:
-        raise BadInput(
-            f"{_name(record)} has an Azure Graph Endpoint but no Azure Authority FQDN", todo="fill in both or none"
-        )
-    return custom_cloud(authority, graph, _name(record))
-
-
-def _name(record: Labelled) -> str:
-    return f"the record {record.title!r} ({record.uid})" if record.title else f"the record {record.uid}"
 
 
 # ---- rotation.outcome -----------------------------------------------------------------------------------------------
@@ -4268,13 +4458,13 @@ class Subject:
         identifier = task.application or self.record.value(FIELD_APPLICATION)
         named = guid(identifier) or "of no GUID"
         log.say(f"keeperpam.azure {VERSION}: record {self.record.title!r} ({self.record.uid}), application {named}")
-        self._identity, cloud = choose(task.sources)
-        log.say(f"admin identity {self._identity.name} from {self._identity.source}: {self._identity.why}")
+        self._admin = Admin(task.sources, http, budget, log)
+        identity = self._admin.identity
+        log.say(f"admin identity {identity.name} from {identity.source}: {identity.why}")
         check_fields(self.record, bool(task.application))
         self.names_application = not task.application
-        self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
-        self.graph = Graph(http, cloud.graph, self._identity.client_id, self._sign_in, log)
-        admin = self._identity.client_id.strip().lower()
+        self.graph = self._admin.graph
+        admin = identity.client_id.strip().lower()
         self.application = app = self.graph.find(identifier, client_id_first=identifier.strip().lower() == admin)
         self._began = budget.awake()
         facts["application"] = {
@@ -4333,16 +4523,18 @@ class Subject:
 
     def proving(self, secret: Secret) -> Proving:
         """Return the sign-ins with a secret of the application."""
-        return Proving(self._entra, self.application, secret, self.policy.verify, self._budget, self._log)
+        return Proving(self._admin.entra, self.application, secret, self.policy.verify, self._budget, self._log)
 
     def follow(self, secret: Secret) -> None:
         """Where the record is the admin application's own, sign in with its new secret from now on: a token may have to
         be fetched again after the secret that it came from is removed."""
-        if self._identity.record_uid == self.record.uid and self._identity.secret:
-            self._identity = replace(self._identity, secret=secret)
+        if self._admin.identity.record_uid == self.record.uid:
+            self._admin.follow(secret)
 
-    def _sign_in(self) -> Secret:
-        return self._entra.token(self._identity)
+    def admin_ends(self) -> str:
+        """Say that the admin application's own secret ends soon; empty where it does not, or this run renews it."""
+        is_own = self._admin.identity.record_uid == self.record.uid
+        return "" if is_own else self._admin.ends_soon(self.now())
 
     def _shown_is_taken(self) -> bool:
         """Whether what the record holds was seen to sign in; where there are no sign-ins, whether the list shows it."""
@@ -4354,14 +4546,14 @@ class Subject:
     def _must_be_its_own(self, sources: Sources, admin: str) -> None:
         """Raise where the target is an application whose credential this run was given, and the record is not that
         application's own: its editor would get a secret of what may rotate everything."""
-        app, record = self.application, self.record
-        if self._identity.record_uid == record.uid and app.client_id != admin:
+        app, record, identity = self.application, self.record, self._admin.identity
+        if identity.record_uid == record.uid and app.client_id != admin:
             raise BadInput(
                 f"the record {record.uid} holds an admin application's credential, but names another application",
                 "its client_secret would be overwritten",
                 "remove application_client_id from it, and attach the admin application's own record",
             )
-        if self._identity.record_uid == record.uid:
+        if identity.record_uid == record.uid:
             return  # its credential has just signed in
         source = holder(sources, app.client_id)
         if not source and app.client_id != admin:
@@ -4370,7 +4562,7 @@ class Subject:
         if not own or not self._shown_is_taken():
             raise Refused(
                 f"the record {record.title!r} ({record.uid}) is not the own record of {app.display_name}",
-                f"{source or self._identity.source} signs in as that application, and whoever may edit this record "
+                f"{source or identity.source} signs in as that application, and whoever may edit this record "
                 "would get a secret of it",
                 "enter the application that this record is for; the own record of an admin application has its "
                 "application_client_id and a client_secret that signs in",
@@ -5058,6 +5250,8 @@ class Rotation:
         self._plan: Plan = plan(subject.known())
         number = len(self._application.credentials)
         log.say(f"{self._name} ({self._application.client_id}) has {number} secret(s); {self._plan.reason}")
+        if subject.admin_ends():
+            log.say("warning: " + subject.admin_ends())
         self._making = Making(self._graph, self._application, subject.run_name, budget, log)
         self._publishing: Publishing | None = None
         self._retiring: Retiring | None = None
@@ -5371,6 +5565,8 @@ class Rotation:
                 f"the record named {named}, which the application does not list: it has gone, or is one of the service "
                 "principal (which works as well) or of the application that the record named before"
             )
+        if self._subject.admin_ends():
+            notes.append(self._subject.admin_ends())
         return notes
 
     # -- back
@@ -5455,10 +5651,6 @@ OK, WARNING, FAILURE, SKIPPED = "ok", "warning", "failure", "skipped"
 PACKAGES = ("requests", "msal", "keeper-secrets-manager-core")
 # Entra accepts no more than five minutes; a minute is what a host that keeps time is far below.
 LARGEST_SKEW = 60.0
-# So many days before the admin application's own secret or certificate ends it is time to renew it.
-_RENEW_DAYS = 30
-_ALL = {"Application.ReadWrite.All", "Directory.ReadWrite.All"}
-_OWNED = "Application.ReadWrite.OwnedBy"
 _NOT_LOOKED_AT = "whether a policy of the tenant allows a secret of this lifetime shows only when one is made"
 
 
@@ -5481,10 +5673,7 @@ class Doctor:
         self._facts: dict[str, Any] = {}
         self._exit_status = 0
         self._task: Task
-        self._identity: Identity
-        self._cloud: Cloud
-        self._entra: Entra
-        self._graph: Graph
+        self._who: Admin
         self._application: Application
 
     def examine(self) -> None:
@@ -5587,53 +5776,47 @@ class Doctor:
         self._add("edit right", OK, "the record may be edited")
 
     def _choose(self) -> None:
-        self._identity, self._cloud = choose(self._task.sources)
-        identity = self._identity
+        self._who = Admin(self._task.sources, self._http, self._budget, self._log)
+        identity = self._who.identity
         self._add("admin identity", OK, f"{identity.name} from {identity.source}: {identity.why}")
 
     def _certificate(self) -> None:
-        if self._identity.certificate:
-            end = open_certificate(self._identity.certificate).end
-            soon = end - datetime.now(timezone.utc) < timedelta(days=_RENEW_DAYS)
+        if self._who.identity.certificate:
+            end = open_certificate(self._who.identity.certificate).end
+            soon = end - datetime.now(timezone.utc) < timedelta(days=RENEW_DAYS)
             todo = "renew it, and give the new one to the application before" if soon else ""
             self._add("certificate", WARNING if soon else OK, f"it is valid until {format_time(end)}", todo)
 
     def _admin(self) -> None:
-        identity = self._identity
-        self._entra = Entra(self._http, self._cloud, identity.tenant_id, self._budget, self._log)
-        self._graph = Graph(self._http, self._cloud.graph, identity.client_id, self._sign_in, self._log)
-        self._graph.connect()
-        managed, authority = identity.managed, self._cloud.authority
+        self._who.graph.connect()
+        managed, authority = self._who.identity.managed, self._who.cloud.authority
         text = f"{host_service()[0]} gives its tokens" if managed else f"it signs in at {authority}"
         self._add("admin", OK, text)
 
-    def _sign_in(self) -> Secret:
-        return self._entra.token(self._identity)
-
     def _find(self) -> None:
         identifier = self._task.application or self._task.record.value(FIELD_APPLICATION)
-        self._application = found = self._graph.find(identifier)
+        self._application = found = self._who.graph.find(identifier)
         text = f"{found.display_name}, object id {found.object_id}, client id {found.client_id}"
         self._add("application", OK, f"{text}, {len(found.credentials)} secret(s)")
 
     def _admin_secret(self) -> None:
         """Tell when the admin application's own secret ends, where its record or Graph tells."""
-        identity = self._identity
+        identity = self._who.identity
         if identity.secret is None:
             self._add("admin secret", OK, "the admin application signs in without a secret")
             return
+        end, why = self._who.secret_ends(), "Graph does not list it"
         try:
-            own = self._graph.find(identity.client_id, client_id_first=True)
+            own = self._who.graph.find(identity.client_id, client_id_first=True)
+            hint = identity.secret.reveal()[:3]
+            end = max((item.end for item in own.credentials if item.hint == hint and item.end), default=end)
         except RotationError as problem:
-            self._add("admin secret", OK, f"when it ends is not to be seen: {problem.what}")
+            why = problem.what
+        if end is None:
+            self._add("admin secret", OK, f"when it ends is not to be seen: {why}")
             return
-        hint = identity.secret.reveal()[:3]
-        ends = [item.end for item in own.credentials if item.hint == hint and item.end]
-        if not ends:
-            self._add("admin secret", OK, "when it ends is not to be seen: Graph does not list it")
-            return
-        days = (max(ends) - own.read_at).days
-        level = OK if days > _RENEW_DAYS else WARNING
+        days = (end - self._application.read_at).days
+        level = OK if days >= RENEW_DAYS else WARNING
         todo = "" if level == OK else f"make a new one, and put it into {identity.source}"
         self._add("admin secret", level, f"it ends in {days} days", todo)
 
@@ -5669,28 +5852,28 @@ class Doctor:
             self._add("other records", OK, "no other record that is seen names the application or shows its secrets")
 
     def _permission(self) -> None:
-        roles, identity = self._graph.roles(), self._identity
+        roles, identity = self._who.graph.roles(), self._who.identity
         admin = identity.name if identity.managed else "the admin application"
         if not roles:
-            self._add("permission", WARNING, "the token shows no permissions", "make sure of " + _OWNED)
-        elif roles & _ALL:
-            self._add("permission", OK, ", ".join(sorted(roles & _ALL)))
-        elif _OWNED not in roles:
+            self._add("permission", WARNING, "the token shows no permissions", "make sure of " + OWNED_ONLY)
+        elif roles & ALL_APPLICATIONS:
+            self._add("permission", OK, ", ".join(sorted(roles & ALL_APPLICATIONS)))
+        elif OWNED_ONLY not in roles:
             self._exit_status = Refused.exit_status
-            todo = f"grant {_OWNED} to {admin} and consent to it"
+            todo = f"grant {OWNED_ONLY} to {admin} and consent to it"
             if identity.managed:
                 todo += "; Azure keeps a managed identity's token for up to 24 hours, and what it may do with it"
             self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles))}", todo)
         else:
-            owns = self._graph.owns(self._application)
+            owns = self._who.graph.owns(self._application)
             if owns is False:
                 self._exit_status = Refused.exit_status
                 todo = f"make the service principal of {admin} an owner of the application"
-                self._add("permission", FAILURE, f"{_OWNED}, but it does not own the application", todo)
+                self._add("permission", FAILURE, f"{OWNED_ONLY}, but it does not own the application", todo)
             elif owns is None:
-                self._add("permission", WARNING, f"{_OWNED}; Graph does not tell who owns the application")
+                self._add("permission", WARNING, f"{OWNED_ONLY}; Graph does not tell who owns the application")
             else:
-                self._add("permission", OK, f"{_OWNED}, and it owns the application")
+                self._add("permission", OK, f"{OWNED_ONLY}, and it owns the application")
 
     def _clock(self) -> None:
         skew = abs((self._application.read_at - datetime.now(timezone.utc)).total_seconds())
@@ -5703,7 +5886,7 @@ class Doctor:
         if not secret:
             self._add("current secret", WARNING, "the record holds none yet")
             return
-        look = self._entra.sign_in(self._application.client_id, Secret(secret))
+        look = self._who.entra.sign_in(self._application.client_id, Secret(secret))
         why = look.why
         if look.answer is Answer.TAKEN:
             self._add("current secret", OK, "the vault's secret signs in")
@@ -6051,6 +6234,10 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
             found.update(vault.read([uid]))
         return certificates_of(found[uid], http) if uid in found else ()
 
+    def afresh(uid: str) -> Labelled | None:
+        read = vault.read([uid]).get(uid)
+        return read.view() if read else None
+
     sources = Sources(
         advice=advice,
         attached=request.attached(),
@@ -6059,6 +6246,7 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
         fallback=identity_in(in_environment(environ), "the environment"),
         authority=environ.get(AUTHORITY_VARIABLE, ""),
         files=files,
+        afresh=afresh,
     )
     return Task(vault, record, sources, policy_of(own))
 

@@ -75,6 +75,11 @@ def prepare(params: dict[str, Any], http: Http, budget: Budget, log: Log) -> Tas
         if not explicit and not attached[0].get("application_client_id"):
             raise BadInput(f"the record {params['admin_record']} lacks application_client_id", todo="fill in the field")
     configuration = _record(found, params["pam_config"], "pam_config").view() if params["pam_config"] else None
+
+    def afresh(uid: str) -> Labelled | None:
+        read = vault.read([uid]).get(uid)
+        return read.view() if read else None
+
     sources = Sources(
         advice="set pam_config or admin_record, or tenant_id, client_id and a credential",
         explicit=explicit,
@@ -86,6 +91,7 @@ def prepare(params: dict[str, Any], http: Http, budget: Budget, log: Log) -> Tas
         default_cloud=default,
         authority=os.environ.get(AUTHORITY_VARIABLE, ""),
         files=lambda uid: certificates_of(found[uid], http) if uid in found else (),
+        afresh=afresh,
     )
     given = {name: params[name] for name in POLICY if params[name] is not None}
     return Task(vault, record, sources, policy_of(sources.own or record.view(), **given), params["application"] or "")

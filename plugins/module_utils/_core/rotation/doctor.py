@@ -19,13 +19,12 @@ from ..base.redact import Log, Secret
 from ..base.timing import RESOLVE, SOON, Budget
 from ..services.application import Application, format_time, guid
 from ..services.certificate import open_certificate
-from ..services.credentials import Identity
-from ..services.entra import Answer, Cloud, Entra
-from ..services.graph import Graph
+from ..services.entra import Answer
+from ..services.graph_words import ALL_APPLICATIONS, OWNED_ONLY
 from ..services.http import Http
 from ..services.managed_identity import host_service
+from .admin import RENEW_DAYS, Admin
 from .evidence import published_in
-from .identity import choose
 from .outcome import Outcome, verdict
 from .plan import read_only
 from .publishing import FIELD_APPLICATION, FIELD_EXPIRES, FIELD_KEY_ID, FIELD_SECRET, check_fields
@@ -36,10 +35,6 @@ OK, WARNING, FAILURE, SKIPPED = "ok", "warning", "failure", "skipped"
 PACKAGES = ("requests", "msal", "keeper-secrets-manager-core")
 # Entra accepts no more than five minutes; a minute is what a host that keeps time is far below.
 LARGEST_SKEW = 60.0
-# So many days before the admin application's own secret or certificate ends it is time to renew it.
-_RENEW_DAYS = 30
-_ALL = {"Application.ReadWrite.All", "Directory.ReadWrite.All"}
-_OWNED = "Application.ReadWrite.OwnedBy"
 _NOT_LOOKED_AT = "whether a policy of the tenant allows a secret of this lifetime shows only when one is made"
 
 
@@ -62,10 +57,7 @@ class Doctor:
         self._facts: dict[str, Any] = {}
         self._exit_status = 0
         self._task: Task
-        self._identity: Identity
-        self._cloud: Cloud
-        self._entra: Entra
-        self._graph: Graph
+        self._who: Admin
         self._application: Application
 
     def examine(self) -> None:
@@ -168,53 +160,47 @@ class Doctor:
         self._add("edit right", OK, "the record may be edited")
 
     def _choose(self) -> None:
-        self._identity, self._cloud = choose(self._task.sources)
-        identity = self._identity
+        self._who = Admin(self._task.sources, self._http, self._budget, self._log)
+        identity = self._who.identity
         self._add("admin identity", OK, f"{identity.name} from {identity.source}: {identity.why}")
 
     def _certificate(self) -> None:
-        if self._identity.certificate:
-            end = open_certificate(self._identity.certificate).end
-            soon = end - datetime.now(timezone.utc) < timedelta(days=_RENEW_DAYS)
+        if self._who.identity.certificate:
+            end = open_certificate(self._who.identity.certificate).end
+            soon = end - datetime.now(timezone.utc) < timedelta(days=RENEW_DAYS)
             todo = "renew it, and give the new one to the application before" if soon else ""
             self._add("certificate", WARNING if soon else OK, f"it is valid until {format_time(end)}", todo)
 
     def _admin(self) -> None:
-        identity = self._identity
-        self._entra = Entra(self._http, self._cloud, identity.tenant_id, self._budget, self._log)
-        self._graph = Graph(self._http, self._cloud.graph, identity.client_id, self._sign_in, self._log)
-        self._graph.connect()
-        managed, authority = identity.managed, self._cloud.authority
+        self._who.graph.connect()
+        managed, authority = self._who.identity.managed, self._who.cloud.authority
         text = f"{host_service()[0]} gives its tokens" if managed else f"it signs in at {authority}"
         self._add("admin", OK, text)
 
-    def _sign_in(self) -> Secret:
-        return self._entra.token(self._identity)
-
     def _find(self) -> None:
         identifier = self._task.application or self._task.record.value(FIELD_APPLICATION)
-        self._application = found = self._graph.find(identifier)
+        self._application = found = self._who.graph.find(identifier)
         text = f"{found.display_name}, object id {found.object_id}, client id {found.client_id}"
         self._add("application", OK, f"{text}, {len(found.credentials)} secret(s)")
 
     def _admin_secret(self) -> None:
         """Tell when the admin application's own secret ends, where its record or Graph tells."""
-        identity = self._identity
+        identity = self._who.identity
         if identity.secret is None:
             self._add("admin secret", OK, "the admin application signs in without a secret")
             return
+        end, why = self._who.secret_ends(), "Graph does not list it"
         try:
-            own = self._graph.find(identity.client_id, client_id_first=True)
+            own = self._who.graph.find(identity.client_id, client_id_first=True)
+            hint = identity.secret.reveal()[:3]
+            end = max((item.end for item in own.credentials if item.hint == hint and item.end), default=end)
         except RotationError as problem:
-            self._add("admin secret", OK, f"when it ends is not to be seen: {problem.what}")
+            why = problem.what
+        if end is None:
+            self._add("admin secret", OK, f"when it ends is not to be seen: {why}")
             return
-        hint = identity.secret.reveal()[:3]
-        ends = [item.end for item in own.credentials if item.hint == hint and item.end]
-        if not ends:
-            self._add("admin secret", OK, "when it ends is not to be seen: Graph does not list it")
-            return
-        days = (max(ends) - own.read_at).days
-        level = OK if days > _RENEW_DAYS else WARNING
+        days = (end - self._application.read_at).days
+        level = OK if days >= RENEW_DAYS else WARNING
         todo = "" if level == OK else f"make a new one, and put it into {identity.source}"
         self._add("admin secret", level, f"it ends in {days} days", todo)
 
@@ -250,28 +236,28 @@ class Doctor:
             self._add("other records", OK, "no other record that is seen names the application or shows its secrets")
 
     def _permission(self) -> None:
-        roles, identity = self._graph.roles(), self._identity
+        roles, identity = self._who.graph.roles(), self._who.identity
         admin = identity.name if identity.managed else "the admin application"
         if not roles:
-            self._add("permission", WARNING, "the token shows no permissions", "make sure of " + _OWNED)
-        elif roles & _ALL:
-            self._add("permission", OK, ", ".join(sorted(roles & _ALL)))
-        elif _OWNED not in roles:
+            self._add("permission", WARNING, "the token shows no permissions", "make sure of " + OWNED_ONLY)
+        elif roles & ALL_APPLICATIONS:
+            self._add("permission", OK, ", ".join(sorted(roles & ALL_APPLICATIONS)))
+        elif OWNED_ONLY not in roles:
             self._exit_status = Refused.exit_status
-            todo = f"grant {_OWNED} to {admin} and consent to it"
+            todo = f"grant {OWNED_ONLY} to {admin} and consent to it"
             if identity.managed:
                 todo += "; Azure keeps a managed identity's token for up to 24 hours, and what it may do with it"
             self._add("permission", FAILURE, f"the token carries {', '.join(sorted(roles))}", todo)
         else:
-            owns = self._graph.owns(self._application)
+            owns = self._who.graph.owns(self._application)
             if owns is False:
                 self._exit_status = Refused.exit_status
                 todo = f"make the service principal of {admin} an owner of the application"
-                self._add("permission", FAILURE, f"{_OWNED}, but it does not own the application", todo)
+                self._add("permission", FAILURE, f"{OWNED_ONLY}, but it does not own the application", todo)
             elif owns is None:
-                self._add("permission", WARNING, f"{_OWNED}; Graph does not tell who owns the application")
+                self._add("permission", WARNING, f"{OWNED_ONLY}; Graph does not tell who owns the application")
             else:
-                self._add("permission", OK, f"{_OWNED}, and it owns the application")
+                self._add("permission", OK, f"{OWNED_ONLY}, and it owns the application")
 
     def _clock(self) -> None:
         skew = abs((self._application.read_at - datetime.now(timezone.utc)).total_seconds())
@@ -284,7 +270,7 @@ class Doctor:
         if not secret:
             self._add("current secret", WARNING, "the record holds none yet")
             return
-        look = self._entra.sign_in(self._application.client_id, Secret(secret))
+        look = self._who.entra.sign_in(self._application.client_id, Secret(secret))
         why = look.why
         if look.answer is Answer.TAKEN:
             self._add("current secret", OK, "the vault's secret signs in")

@@ -60,6 +60,8 @@ class Sources:
     default_cloud: Cloud | None = None
     authority: str = ""
     files: Callable[[str], Sequence[Certificate]] = lambda uid: ()
+    # Reads a record again, which may have been rotated since the sources were read; None where it is not to be had.
+    afresh: Callable[[str], Labelled | None] = lambda uid: None
     # What to do where none of them holds an identity.
     advice: str = "attach a record with application_client_id, client_secret and tenant_id"
 
@@ -89,6 +91,16 @@ def choose(sources: Sources) -> tuple[Identity, Cloud]:
     """Return the admin identity and the cloud it lives in. Raises BadInput naming what is missing where."""
     identity, record = _identity(sources)
     return identity, _cloud_of(sources, identity, record)
+
+
+def renewed(record: Labelled, identity: Identity) -> Identity | None:
+    """Return the identity with the secret that its record holds by now; None where that is the same, or is of another
+    application."""
+    secret = record.get("client_secret", *_CLIENT_SECRET)
+    same = record.get("application_client_id", *_CLIENT_ID).lower() == identity.client_id.lower()
+    if not secret or not same or identity.secret is None or identity.secret.reveal() == secret:
+        return None
+    return replace(identity, secret=Secret(secret), expires=record.get("expires"))
 
 
 def holdings(sources: Sources) -> tuple[Holding, ...]:
@@ -200,6 +212,7 @@ def _of_user_record(record: Labelled, sources: Sources, why: str) -> Identity:
         certificate=certificate,
         record_uid=record.uid,
         why=why,
+        expires=record.get("expires") if secret else "",
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from ..base.errors import BadInput, Refused, RolledBack, RotationError
+from ..base.errors import BadInput, OutOfTime, Refused, RolledBack, RotationError
 from ..base.redact import Log, Secret
 from ..base.timing import PUBLISH, Budget
 from ..services.application import Credential
@@ -83,34 +83,44 @@ class Publishing:
 
         A save that Keeper confirms is not read back here: that is the first look of what comes after it.
         """
+        problems: list[NotSaved] = []
+        why, todo, over = "it changes all the time", "run it again", ""
+        try:
+            with self._budget.phase("publish the secret", PUBLISH):
+                if self._publish(problems):
+                    return
+        except OutOfTime as end:
+            why = over = str(end)
+        if problems and not problems[-1].conflict:
+            why, todo = problems[-1].why + (f"; {over}" if over else ""), problems[-1].todo
+        raise RolledBack(f"the record {self._record.uid} was not saved", why, todo)
+
+    def _publish(self, problems: list[NotSaved]) -> bool:
+        """Return whether the record shows the new secret; ``problems`` takes what was in the way."""
         current, conflict = self._record, False
-        with self._budget.phase("publish the secret", PUBLISH):
-            for attempt in range(1, _SAVES + 1):
-                self._look(conflict)
-                problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
-                if problem is None:
-                    self._log.say(f"published in the record {current.title!r} ({current.uid})")
-                    return
-                self._say(problem)
-                conflict = conflict or problem.conflict
-                if problem.wait:
-                    self._budget.pause(problem.wait)
-                if not problem.sent:
-                    raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
-                before, current = current, self._reread()
-                if self.shows_ours(current):
-                    self._log.say(f"published in the record {current.title!r} ({current.uid})")
-                    return
-                self._settle_saves(current)
-                self._stand_back(before, current)
-                if problem.certain and not problem.conflict and not problem.wait:
-                    raise RolledBack(
-                        f"the record {current.uid} could not be saved",
-                        problem.why,
-                        "check that the record's folder is shared with edit permission",
-                    )
-                self._budget.pause(pause_before(attempt + 1))
-        raise RolledBack(f"the record {self._record.uid} was not saved", "it changes all the time", "run it again")
+        for attempt in range(1, _SAVES + 1):
+            self._look(conflict)
+            problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
+            if problem is None:
+                self._log.say(f"published in the record {current.title!r} ({current.uid})")
+                return True
+            problems.append(problem)
+            self._say(problem)
+            conflict = conflict or problem.conflict
+            if problem.wait:
+                self._budget.pause(problem.wait)
+            if not problem.sent:
+                raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
+            before, current = current, self._reread()
+            if self.shows_ours(current):
+                self._log.say(f"published in the record {current.title!r} ({current.uid})")
+                return True
+            self._settle_saves(current)
+            self._stand_back(before, current)
+            if problem.certain and not problem.conflict and not problem.wait:
+                raise RolledBack(f"the record {current.uid} could not be saved", problem.why, problem.todo)
+            self._budget.pause(pause_before(attempt + 1))
+        return False
 
     def _values(self) -> dict[str, str]:
         new = self._new
@@ -254,10 +264,8 @@ def fence(vault: Vault, record: VaultRecord, budget: Budget, log: Log) -> VaultR
         if problem is None or current.revision > revision:
             return current
         problem = None
-    why = problem.why if problem else "it changes all the time"
-    raise Refused(
-        f"the record {record.uid} could not be saved", why, "check that its folder is shared with edit permission"
-    )
+    why, todo = (problem.why, problem.todo) if problem else ("it changes all the time", "run it again")
+    raise Refused(f"the record {record.uid} could not be saved", why, todo)
 
 
 def check_fields(record: VaultRecord, named: bool) -> None:

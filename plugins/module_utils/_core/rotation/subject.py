@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,13 +16,13 @@ from ..base.redact import Log, Secret
 from ..base.timing import Budget
 from ..base.version import VERSION
 from ..services.application import Application, Credential, guid, parse_time
-from ..services.entra import Answer, Entra
-from ..services.graph import Graph
+from ..services.entra import Answer
 from ..services.http import Http
 from ..services.vault import Vault, VaultRecord
+from .admin import Admin
 from .deciding import Situation, contradicts, marker, unlisted
 from .evidence import Evidence, published_in
-from .identity import Sources, choose, holder, holdings
+from .identity import Sources, holder, holdings
 from .policy import Policy
 from .proving import Proving
 from .publishing import FIELD_APPLICATION, FIELD_SECRET, check_fields
@@ -53,13 +53,13 @@ class Subject:
         identifier = task.application or self.record.value(FIELD_APPLICATION)
         named = guid(identifier) or "of no GUID"
         log.say(f"keeperpam.azure {VERSION}: record {self.record.title!r} ({self.record.uid}), application {named}")
-        self._identity, cloud = choose(task.sources)
-        log.say(f"admin identity {self._identity.name} from {self._identity.source}: {self._identity.why}")
+        self._admin = Admin(task.sources, http, budget, log)
+        identity = self._admin.identity
+        log.say(f"admin identity {identity.name} from {identity.source}: {identity.why}")
         check_fields(self.record, bool(task.application))
         self.names_application = not task.application
-        self._entra = Entra(http, cloud, self._identity.tenant_id, budget, log)
-        self.graph = Graph(http, cloud.graph, self._identity.client_id, self._sign_in, log)
-        admin = self._identity.client_id.strip().lower()
+        self.graph = self._admin.graph
+        admin = identity.client_id.strip().lower()
         self.application = app = self.graph.find(identifier, client_id_first=identifier.strip().lower() == admin)
         self._began = budget.awake()
         facts["application"] = {
@@ -118,16 +118,18 @@ class Subject:
 
     def proving(self, secret: Secret) -> Proving:
         """Return the sign-ins with a secret of the application."""
-        return Proving(self._entra, self.application, secret, self.policy.verify, self._budget, self._log)
+        return Proving(self._admin.entra, self.application, secret, self.policy.verify, self._budget, self._log)
 
     def follow(self, secret: Secret) -> None:
         """Where the record is the admin application's own, sign in with its new secret from now on: a token may have to
         be fetched again after the secret that it came from is removed."""
-        if self._identity.record_uid == self.record.uid and self._identity.secret:
-            self._identity = replace(self._identity, secret=secret)
+        if self._admin.identity.record_uid == self.record.uid:
+            self._admin.follow(secret)
 
-    def _sign_in(self) -> Secret:
-        return self._entra.token(self._identity)
+    def admin_ends(self) -> str:
+        """Say that the admin application's own secret ends soon; empty where it does not, or this run renews it."""
+        is_own = self._admin.identity.record_uid == self.record.uid
+        return "" if is_own else self._admin.ends_soon(self.now())
 
     def _shown_is_taken(self) -> bool:
         """Whether what the record holds was seen to sign in; where there are no sign-ins, whether the list shows it."""
@@ -139,14 +141,14 @@ class Subject:
     def _must_be_its_own(self, sources: Sources, admin: str) -> None:
         """Raise where the target is an application whose credential this run was given, and the record is not that
         application's own: its editor would get a secret of what may rotate everything."""
-        app, record = self.application, self.record
-        if self._identity.record_uid == record.uid and app.client_id != admin:
+        app, record, identity = self.application, self.record, self._admin.identity
+        if identity.record_uid == record.uid and app.client_id != admin:
             raise BadInput(
                 f"the record {record.uid} holds an admin application's credential, but names another application",
                 "its client_secret would be overwritten",
                 "remove application_client_id from it, and attach the admin application's own record",
             )
-        if self._identity.record_uid == record.uid:
+        if identity.record_uid == record.uid:
             return  # its credential has just signed in
         source = holder(sources, app.client_id)
         if not source and app.client_id != admin:
@@ -155,7 +157,7 @@ class Subject:
         if not own or not self._shown_is_taken():
             raise Refused(
                 f"the record {record.title!r} ({record.uid}) is not the own record of {app.display_name}",
-                f"{source or self._identity.source} signs in as that application, and whoever may edit this record "
+                f"{source or identity.source} signs in as that application, and whoever may edit this record "
                 "would get a secret of it",
                 "enter the application that this record is for; the own record of an admin application has its "
                 "application_client_id and a client_secret that signs in",

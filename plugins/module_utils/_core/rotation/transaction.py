@@ -82,6 +82,8 @@ class Rotation:
         self._plan: Plan = plan(subject.known())
         number = len(self._application.credentials)
         log.say(f"{self._name} ({self._application.client_id}) has {number} secret(s); {self._plan.reason}")
+        if subject.admin_ends():
+            log.say("warning: " + subject.admin_ends())
         self._making = Making(self._graph, self._application, subject.run_name, budget, log)
         self._publishing: Publishing | None = None
         self._retiring: Retiring | None = None
@@ -395,6 +397,8 @@ class Rotation:
                 f"the record named {named}, which the application does not list: it has gone, or is one of the service "
                 "principal (which works as well) or of the application that the record named before"
             )
+        if self._subject.admin_ends():
+            notes.append(self._subject.admin_ends())
         return notes
 
     # -- back

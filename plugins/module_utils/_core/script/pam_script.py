@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from ..base.errors import BadInput, OutOfTime, Refused, Stopped
+from ..base.labels import Labelled
 from ..base.output import Outlet
 from ..base.redact import Log, foreign, scrub
 from ..base.timing import Budget, catch_signals
@@ -166,6 +167,10 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
             found.update(vault.read([uid]))
         return certificates_of(found[uid], http) if uid in found else ()
 
+    def afresh(uid: str) -> Labelled | None:
+        read = vault.read([uid]).get(uid)
+        return read.view() if read else None
+
     sources = Sources(
         advice=advice,
         attached=request.attached(),
@@ -174,6 +179,7 @@ def prepare(request: Request, http: Http, budget: Budget, log: Log, environ: Map
         fallback=identity_in(in_environment(environ), "the environment"),
         authority=environ.get(AUTHORITY_VARIABLE, ""),
         files=files,
+        afresh=afresh,
     )
     return Task(vault, record, sources, policy_of(own))
 

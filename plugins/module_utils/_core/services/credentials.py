@@ -73,6 +73,7 @@ class Identity:
     managed: bool = False
     record_uid: str = ""
     why: str = ""
+    expires: str = ""  # when the secret ends, in the words of the record that holds it
 
     def __post_init__(self) -> None:
         if self.client_id and guid(self.client_id) is None:

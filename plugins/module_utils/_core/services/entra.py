@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -17,11 +17,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..base.errors import BadInput, Refused
-from ..base.redact import Log, Secret, foreign
+from ..base.redact import Log, Secret
 from ..base.timing import Budget
 from .application import format_time
 from .certificate import open_certificate
 from .credentials import Identity, end_of
+from .entra_words import (
+    BUSY_SIGN_IN,
+    EXPIRED_SECRET,
+    OUT_OF_TIME,
+    SIGN_IN_WORDS,
+    WRONG_SECRET,
+    codes_in,
+    sign_in_advice,
+    sign_in_reason,
+)
 from .http import Http, Reply, Unanswered, busy, retry_after
 from .managed_identity import ManagedIdentity
 
@@ -32,35 +42,8 @@ except ImportError as _problem:
 else:
     MSAL_PROBLEM = ""
 
-# AADSTS numbers: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-_WRONG_SECRET, _EXPIRED_SECRET = 7000215, 7000222
-_OUT_OF_TIME = 700024
-_NO_FEDERATION = (70021, 700211, 700212, 700213, 7002131, 7002138)
-# 50196: too many sign-ins of one client in a row.
-_BUSY = {50196, 90006, 90012, 90024, 90033, 90055, 90090}
-_WORDS = {
-    _WRONG_SECRET: "the client secret is not valid (a secret's value is needed, not its id)",
-    _EXPIRED_SECRET: "the client secret has expired",
-    700016: "there is no application with this client id in the tenant (no service principal here)",
-    7000229: "the application has no service principal in the tenant",
-    7000112: "the application is disabled",
-    53003: "Conditional Access blocks the sign-in",
-    90002: "the tenant does not exist in this cloud",
-    7000216: "the client secret is empty",
-    7000218: "the client secret is empty",
-    500011: "Graph is not known in this tenant: authority and Graph endpoint belong to different clouds",
-    70021: "no federated credential of the application fits the token",
-    700211: "no federated credential of the application names the issuer of the token",
-    700212: "no federated credential of the application names the audience of the token",
-    700213: "no federated credential of the application names the subject of the token",
-    7002131: "no federated credential of the application names the subject of the token, and no expression fits it",
-    7002138: "no federated credential of the application names the subject of the token: upper and lower case differ",
-    70023: "the federated token is valid for more than a day, which Entra does not take",
-    _OUT_OF_TIME: "what was presented is not valid at this time",
-    700027: "the certificate is not registered on the application, or has ended",
-}
 # Waiting changes none of these for an application that exists.
-_FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011}
+_FINAL = {700016, 7000229, 7000112, 53003, 90002, 500011, 500021, 5000211}
 _ADMIN_ATTEMPTS = 3
 # From this msal on the certificate is enough, and its SHA-256 thumbprint is used.
 _WITHOUT_THUMBPRINT = (1, 35)
@@ -166,11 +149,12 @@ class Entra:
         logging.getLogger("msal").addHandler(logging.NullHandler())
         logging.getLogger("msal").propagate = False
 
-    def token(self, identity: Identity) -> Secret:
+    def token(self, identity: Identity, renew: Callable[[], Identity | None] | None = None) -> Secret:
         """Return an access token of the admin application for Graph.
 
         A secret that Entra calls wrong is tried again for some seconds: after a rotation of the admin application
-        itself not every replica knows it yet. What comes from a file is read afresh. Raises Refused, BadInput.
+        itself not every replica knows it yet. Before that, ``renew`` may return the identity with another secret, which
+        is tried at once. What comes from a file is read afresh. Raises Refused, BadInput.
         """
         if identity.managed:
             return ManagedIdentity(identity, self._cloud.graph, self._budget, self._log).token()
@@ -179,15 +163,20 @@ class Entra:
             if "access_token" in answer:
                 self._log.detail(f"signed in as {identity.client_id}")
                 return Secret(str(answer["access_token"]))
+            if renew and identity.secret and {WRONG_SECRET, EXPIRED_SECRET} & set(codes_in(answer)):
+                newer, renew = renew(), None
+                if newer:
+                    identity = newer
+                    continue
             pause = 2.0 * attempt
-            if _WRONG_SECRET not in _codes(answer) or attempt == _ADMIN_ATTEMPTS or pause >= self._budget.left():
+            if WRONG_SECRET not in codes_in(answer) or attempt == _ADMIN_ATTEMPTS or pause >= self._budget.left():
                 break
             self._log.say(f"Entra does not accept the secret of {identity.source}; trying again")
             self._budget.pause(pause)
         raise Refused(
             f"the admin application {identity.client_id} could not sign in to tenant {self._tenant}",
-            _reason(answer),
-            _advice(answer, identity),
+            sign_in_reason(answer),
+            sign_in_advice(answer, identity),
         )
 
     def _acquire(self, identity: Identity) -> Mapping[str, Any]:
@@ -222,8 +211,8 @@ class Entra:
             answer = {}
         if "access_token" not in answer and transport.last is not None:
             # msal hides the body of a failed discovery, which is where an unknown tenant shows.
-            answer = {**_with_origin(transport.last), **answer}
-        if _OUT_OF_TIME in _codes(answer) and transport.last is not None:
+            answer = {**answer, **_with_origin(transport.last)}
+        if OUT_OF_TIME in codes_in(answer) and transport.last is not None:
             raise _out_of_time(identity, token, transport.last)
         return answer
 
@@ -247,19 +236,19 @@ class Entra:
         answer = reply.json()
         if reply.status == 200 and answer.get("access_token"):
             return SignIn(Answer.TAKEN)
-        if set(_codes(answer)) & {_WRONG_SECRET, _EXPIRED_SECRET}:
-            return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{_codes(answer)[0]})")
-        return SignIn(classify(reply), _reason(_with_origin(reply)), retry_after(reply))
+        if set(codes_in(answer)) & {WRONG_SECRET, EXPIRED_SECRET}:
+            return SignIn(Answer.REFUSED, f"Entra's sign-in does not know the secret (AADSTS{codes_in(answer)[0]})")
+        return SignIn(classify(reply), sign_in_reason(_with_origin(reply)), retry_after(reply))
 
 
 def classify(reply: Reply) -> Answer:
     """Return whether waiting may change a sign-in that was neither taken nor refused."""
     answer = reply.json()
-    codes = set(_codes(answer))
+    codes = set(codes_in(answer))
     error = answer.get("error")
     if codes & _FINAL:
         return Answer.NEVER
-    if codes & _BUSY or busy(reply) or not error:
+    if codes & BUSY_SIGN_IN or busy(reply) or not error:
         return Answer.LATER
     waits = error in ("invalid_client", "temporarily_unavailable", "server_error")
     return Answer.LATER if waits else Answer.NEVER
@@ -313,32 +302,18 @@ def _is_below(url: Any, root: str) -> bool:
 
 
 def _with_origin(reply: Reply) -> dict[str, Any]:
-    """Return the answer, with what ``_reason`` and ``_advice`` need where it is not Entra's."""
-    return {**reply.json(), "http_status": reply.status, "between": reply.between(), "remedy": reply.remedy()}
+    """Return the answer, with what their words need where it is not Entra's."""
+    return {
+        **reply.json(),
+        "http_status": reply.status,
+        "between": reply.between(),
+        "busy": busy(reply),
+        "remedy": reply.remedy(),
+    }
 
 
 def _retry(reply: Reply) -> bool:
-    return busy(reply) or bool(_BUSY & set(_codes(reply.json()))) or (reply.status == 200 and not reply.json())
-
-
-def _codes(answer: Mapping[str, Any]) -> list[int]:
-    codes = answer.get("error_codes")
-    found = [code for code in codes if isinstance(code, int)] if isinstance(codes, list) else []
-    return found or [int(code) for code in re.findall(r"AADSTS(\d+)", str(answer.get("error_description", "")))[:1]]
-
-
-def _reason(answer: Mapping[str, Any]) -> str:
-    for code in _codes(answer):
-        if code in _WORDS:
-            return f"{_WORDS[code]} (AADSTS{code})"
-    lines = str(answer.get("error_description") or "").strip().splitlines()
-    error = answer.get("error")
-    if lines:
-        return f"{foreign(error)}: {foreign(lines[0])}"
-    if answer.get("between"):
-        return str(answer["between"])
-    status = answer.get("http_status")
-    return foreign(error) if isinstance(error, str) else f"Entra answered HTTP {status} without a readable reason"
+    return busy(reply) or bool(BUSY_SIGN_IN & set(codes_in(reply.json()))) or (reply.status == 200 and not reply.json())
 
 
 def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refused:
@@ -350,30 +325,8 @@ def _out_of_time(identity: Identity, token: Secret | None, reply: Reply) -> Refu
         theirs = now
     end = end_of(token) if token else None
     if identity.token and end is not None and end <= theirs:
-        why = f"{identity.token.name} has expired, it was valid until {format_time(end)} (AADSTS{_OUT_OF_TIME})"
+        why = f"{identity.token.name} has expired, it was valid until {format_time(end)} (AADSTS{OUT_OF_TIME})"
         return Refused(what, why, "see to whatever issues the token; it is read anew at each sign-in")
     apart = abs((now - theirs).total_seconds())
-    why = f"{_WORDS[_OUT_OF_TIME]}; this host's clock differs from Entra's by {apart:.0f} s (AADSTS{_OUT_OF_TIME})"
+    why = f"{SIGN_IN_WORDS[OUT_OF_TIME]}; this host's clock differs from Entra's by {apart:.0f} s (AADSTS{OUT_OF_TIME})"
     return Refused(what, why, "let the host keep its time (NTP)")
-
-
-def _advice(answer: Mapping[str, Any], identity: Identity) -> str:
-    advice: dict[int, str] = {
-        _WRONG_SECRET: f"put the current secret's value into {identity.source}",
-        _EXPIRED_SECRET: f"make a new secret for the admin application by hand and put it into {identity.source}",
-        700016: f"check the client id and the tenant id in {identity.source}",
-        90002: f"check the tenant id in {identity.source} and the cloud",
-        7000112: "enable the admin application",
-        53003: "exempt the admin application from the policy, or allow this host",
-    }
-    if identity.token:
-        compare = f"compare issuer, subject and audience of {identity.token.name} with the federated credentials of"
-        advice.update(dict.fromkeys(_NO_FEDERATION, f"{compare} the application {identity.client_id}"))
-    if identity.certificate:
-        advice[700027] = f"upload {identity.certificate.name}, without its key, to the application's certificates"
-    for code in _codes(answer):
-        if code in advice:
-            return advice[code]
-    if answer.get("between"):
-        return str(answer["remedy"])
-    return f"check {identity.source}"

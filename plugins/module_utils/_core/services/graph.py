@@ -18,12 +18,12 @@ from ..base.errors import BadInput, Refused
 from ..base.redact import Log, Secret, foreign
 from .application import Application, Credential, credentials_in, format_time, guid
 from .credentials import claims
+from .graph_words import LATER, code_and_text, refusal_of
 from .http import Http, Reply, Unanswered, busy, retry_after
 
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
 # "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
 _TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
-_LATER = (408, 409, 424, 429)
 _CONCURRENT = "Directory_ConcurrencyViolation"
 _FULL = "TooManyAppPasswords"
 
@@ -256,30 +256,12 @@ class Graph:
         return f"the admin application {self._admin}" if self._admin else "this host's managed identity"
 
     def _problem(self, reply: Reply) -> NotDone:
-        error = reply.json().get("error")
-        error = error if isinstance(error, dict) else {}
-        code, message = foreign(error.get("code") or ""), foreign(error.get("message") or "")
+        code = code_and_text(reply)[0]
         if not code and reply.between():
             return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
-        why, todo = f"{message or 'no readable reason'} ({code or 'HTTP'} {reply.status})", ""
-        if reply.status == 403:
-            why = f"{message or 'access denied'} ({code or reply.status})"
-            todo = (
-                f"grant Application.ReadWrite.OwnedBy to {self._who()}, consent to it, and make "
-                "its service principal an owner of the application"
-            )
-        elif code == "CredentialInvalidLifetimeAsPerAppPolicy":
-            todo = "lower lifetime_days to what the tenant's app management policy allows"
-        elif code == "CredentialTypeNotAllowedAsPerAppPolicy":
-            todo = "exempt the application from the policy, or let it use a certificate or a federated credential"
-        elif "size of the object has exceeded its limit" in message:
-            todo = "remove secrets, redirect URIs or other entries that the application does not need"
-        elif reply.status >= 500 or reply.status in _LATER:
-            todo = "run it again later"
-        elif reply.status == 401:
-            todo = "check that the authority and the Graph endpoint belong to the same cloud"
+        why, todo = refusal_of(reply, self.roles(), self._who())
         # What comes without Graph's own error code is from something in between, and proves nothing.
-        certain = reply.status == 401 or (bool(code) and reply.status < 500 and reply.status not in _LATER)
+        certain = reply.status == 401 or (bool(code) and reply.status < 500 and reply.status not in LATER)
         return NotDone(
             why,
             todo,

@@ -11,6 +11,7 @@ import binascii
 import copy
 import json
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -42,6 +43,8 @@ _T = TypeVar("_T")
 _THROTTLE_PAUSE = 11.0
 _KEY_CHANGES = 3
 _TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
+_TOO_LARGE = re.compile(r"(?i)\btoo (?:large|big|long)\b|\bexceeds\b|\bsize limit\b")
+_CHECK_DEVICE = "check that the KSM application and its device are not expired, removed or locked to another address"
 _NEEDED = ("clientId", "privateKey", "appKey")
 
 
@@ -153,14 +156,22 @@ class NotSaved(Exception):
 
     ``certain`` tells that Keeper has answered no (the record is to be read again all the same: an answer may be
     lost on its way and another one given instead); otherwise the request may still take effect, now or later,
-    unless ``sent`` is False. ``wait`` is the pause in seconds that Keeper asked for.
+    unless ``sent`` is False. ``wait`` is the pause in seconds that Keeper asked for. ``todo`` is the next step.
     """
 
     def __init__(
-        self, why: str, *, certain: bool, sent: bool = True, conflict: bool = False, wait: float | None = None
+        self,
+        why: str,
+        *,
+        certain: bool,
+        sent: bool = True,
+        conflict: bool = False,
+        wait: float | None = None,
+        todo: str = "run it again",
     ) -> None:
         super().__init__(why)
         self.why = why
+        self.todo = todo
         self.certain = certain
         self.sent = sent
         self.conflict = conflict
@@ -176,11 +187,24 @@ class _Answered(Exception):
         self.code = code
         self.message = message
         self.wait = wait
-        self.between, self.todo = between, todo  # who else has answered, and what to do about that
+        self.between = between  # who else has answered
+        self.todo = todo if between else ""
 
     @property
     def throttled(self) -> bool:
         return self.code == "throttled" or self.status == 429
+
+    def next_step(self, refused: str) -> str:
+        """What to do about it: ``refused`` where Keeper does not allow it."""
+        if self.todo:
+            return self.todo
+        if self.throttled:
+            return "run it again later; what runs at one Gateway, or with one device, shares Keeper's limit"
+        if self.status >= 500 or self.status == 408:
+            return "run it again later"
+        if self.status == 413 or _TOO_LARGE.search(self.message):
+            return "make the record smaller: its notes and fields, or the files that are attached to it"
+        return refused
 
 
 class Vault:
@@ -228,11 +252,8 @@ class Vault:
         except _Answered as problem:
             if problem.between:
                 raise Refused("Keeper was not reached", problem.between, problem.todo) from None
-            raise Refused(
-                "Keeper refused to read the record",
-                str(problem),
-                "check that the KSM application and its device are not expired, removed or locked to another address",
-            ) from None
+            what, todo = "Keeper refused to read the record", problem.next_step(_CHECK_DEVICE)
+            raise Refused(what, str(problem), todo) from None
         except Unanswered as problem:
             raise Refused("Keeper was not reached", str(problem), problem.todo) from None
         found: dict[str, VaultRecord] = {}
@@ -271,9 +292,10 @@ class Vault:
                 certain=problem.status < 500 and problem.status != 408 and bool(problem.code),
                 conflict="out of sync" in problem.message.lower(),
                 wait=_throttle_pause(1, problem.wait) if problem.throttled else None,
+                todo=problem.next_step("check that the record's folder is shared with edit permission"),
             ) from None
         except Unanswered as problem:
-            raise NotSaved(str(problem), certain=False, sent=problem.sent) from None
+            raise NotSaved(str(problem), certain=False, sent=problem.sent, todo=problem.todo) from None
 
     def _mend(self, answer: Any) -> tuple[list[Any], set[Any]]:
         """Decrypt what SDK 17.3.0 gives up on; return the records, and the uids of those that remain unreadable.

@@ -10,7 +10,6 @@ import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import BadInput
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Log, Secret, scrub
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.services import entra
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.entra import (
     CLOUDS,
     Answer,
@@ -20,6 +19,10 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.ent
     SignIn,
     classify,
     custom_cloud,
+)
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.entra_words import (
+    sign_in_advice,
+    sign_in_reason,
 )
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import Reply, Unanswered
 from core_samples import CLIENT_ID, reply
@@ -110,7 +113,7 @@ def test_an_answer_without_a_reason_is_no_proof_of_anything(body):
 def test_any_answer_is_classified_and_none_says_anything_of_the_secret(status, body):
     answer = reply(status, body)
     assert classify(answer) in (Answer.LATER, Answer.NEVER)
-    assert isinstance(entra._reason({"http_status": status, **answer.json()}), str)
+    assert isinstance(sign_in_reason({"http_status": status, **answer.json()}), str)
 
 
 class OneAnswer:
@@ -210,17 +213,17 @@ def test_a_refusal_shows_nothing_of_the_secret():
 
 @pytest.mark.parametrize("number", [7000215, 7000222, 700016, 7000112, 53003, 90002])
 def test_the_reason_is_in_words_with_the_number(number):
-    reason = entra._reason(aadsts(number, "invalid_client"))
+    reason = sign_in_reason(aadsts(number, "invalid_client"))
     assert reason.endswith(f"(AADSTS{number})")
     assert "Trace ID" not in reason
 
 
 def test_an_unknown_reason_is_entras_first_line():
-    assert entra._reason(aadsts(4711, "invalid_client")) == "invalid_client: AADSTS4711: Some words."
+    assert sign_in_reason(aadsts(4711, "invalid_client")) == "invalid_client: AADSTS4711: Some words."
 
 
 def test_a_long_reason_is_cut():
-    assert len(entra._reason(aadsts(4711, "invalid_client", "x" * 5000))) < 1200
+    assert len(sign_in_reason(aadsts(4711, "invalid_client", "x" * 5000))) < 1200
 
 
 @pytest.mark.parametrize(
@@ -235,7 +238,7 @@ def test_a_long_reason_is_cut():
 )
 def test_the_advice_names_the_source(number, advice):
     identity = Identity(CLIENT_ID, TENANT, "the record 'rotator' (UID)")
-    text = entra._advice(aadsts(number, "invalid_client"), identity)
+    text = sign_in_advice(aadsts(number, "invalid_client"), identity)
     assert advice in text
     assert "UID" in text
 
