@@ -323,6 +323,12 @@ class OutOfTime(Stopped):
     """The end of a phase's time."""
 
 
+def out_of_memory() -> Refused:
+    """Return how a run ends for which this host has no memory."""
+    todo = "give it more memory, or end what takes it, and run it again"
+    return Refused("the run was stopped", "this host has no memory left", todo)
+
+
 def _one_line(text: str) -> str:
     return printable(" ".join(str(text).split()))
 
@@ -3119,8 +3125,9 @@ def _cloud_of(sources: Sources, identity: Identity, record: Labelled | None) -> 
         if authority and not sources.default_cloud:
             return custom_cloud(authority, "", _AUTHORITY_SOURCE)
         return sources.default_cloud or CLOUDS["AzureCloud"]
-    of_environment = record is None and not sources.explicit
-    if (identity.uses_host or of_environment) and not cloud.is_microsofts and cloud.authority != authority:
+    # An assertion by certificate is for one authority, and worth nothing to another; a secret and a token are.
+    of_host = identity.uses_host or (record is None and identity.secret is not None)
+    if of_host and not cloud.is_microsofts and cloud.authority != authority:
         raise BadInput(
             f"{identity.name} of {identity.source} is not sent to {cloud.authority}",
             f"that authority is named by {_name(configuration)} alone, and not where the identity comes from",
@@ -6182,8 +6189,7 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         # Only outside of a rotation's phases, where nothing has begun or everything has ended.
         return ended(Refused("the run was stopped", str(stop), "run it again"), {}, log)
     except MemoryError:
-        todo = "give it more memory, or end what takes it, and run it again"
-        return ended(Refused("the run was stopped", "this host has no memory left", todo), {}, log)
+        return ended(out_of_memory(), {}, log)
     except Exception as bug:
         what = f"a bug: {type(bug).__name__}: {foreign(bug)}"
         text = verdict("error", {}, what, "", "run it with --debug and report it")

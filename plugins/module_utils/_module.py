@@ -14,7 +14,7 @@ from typing import Any, Callable, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ._core.base.errors import BadInput, Refused, RotationError, Stopped
+from ._core.base.errors import BadInput, Refused, RotationError, Stopped, out_of_memory
 from ._core.base.redact import Log, printable, remember, scrub, scrub_all
 from ._core.base.timing import Budget, catch_signals
 from ._core.rotation.identity import CREDENTIALS, VARIABLES, identity_in, in_environment
@@ -147,6 +147,9 @@ def end(module: Module, work: Callable[[Budget, Log], dict[str, Any]]) -> NoRetu
         result = {"failed": True, "msg": problem.message, "status": problem.status, **problem.facts}
     except Stopped as stop:  # outside of a rotation's phases: nothing has begun
         result = {"failed": True, "msg": f"Nothing was changed: {stop}. Next: run it again.", "status": Refused.status}
+    except MemoryError:
+        end_of_it = out_of_memory()
+        result = {"failed": True, "msg": end_of_it.message, "status": end_of_it.status}
     except Exception as bug:
         result = {"failed": True, "msg": f"a bug: {type(bug).__name__}: {bug}. Next: report it.", "status": "error"}
     # Not within the except clauses: AnsibleModule would add a traceback, which shows what the lines of the code say.

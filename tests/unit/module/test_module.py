@@ -191,6 +191,17 @@ def test_a_status_of_the_work_itself_counts(capsys: pytest.CaptureFixture[str]) 
     assert run(capsys, {"record": UID}, lambda *_: {"changed": True, "status": "rotated"})["status"] == "rotated"
 
 
+def test_a_host_without_memory_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    def none_left(*_: Any) -> dict[str, Any]:
+        raise MemoryError
+
+    result = run(capsys, {"record": UID}, none_left)
+    assert (result["failed"], result["changed"], result["status"]) == (True, False, "refused")
+    assert "no memory left" in result["msg"]
+    assert "a bug" not in result["msg"]
+    assert " Next: " in result["msg"]
+
+
 def test_a_bug_has_a_status_and_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
     def break_down(*_: Any) -> dict[str, Any]:
         raise RuntimeError(f"what is {PRIVATE}?")

@@ -77,5 +77,11 @@ class OutOfTime(Stopped):
     """The end of a phase's time."""
 
 
+def out_of_memory() -> Refused:
+    """Return how a run ends for which this host has no memory."""
+    todo = "give it more memory, or end what takes it, and run it again"
+    return Refused("the run was stopped", "this host has no memory left", todo)
+
+
 def _one_line(text: str) -> str:
     return printable(" ".join(str(text).split()))

@@ -284,8 +284,9 @@ def _cloud_of(sources: Sources, identity: Identity, record: Labelled | None) -> 
         if authority and not sources.default_cloud:
             return custom_cloud(authority, "", _AUTHORITY_SOURCE)
         return sources.default_cloud or CLOUDS["AzureCloud"]
-    of_environment = record is None and not sources.explicit
-    if (identity.uses_host or of_environment) and not cloud.is_microsofts and cloud.authority != authority:
+    # An assertion by certificate is for one authority, and worth nothing to another; a secret and a token are.
+    of_host = identity.uses_host or (record is None and identity.secret is not None)
+    if of_host and not cloud.is_microsofts and cloud.authority != authority:
         raise BadInput(
             f"{identity.name} of {identity.source} is not sent to {cloud.authority}",
             f"that authority is named by {_name(configuration)} alone, and not where the identity comes from",

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from ..base.errors import BadInput, OutOfTime, Refused, Stopped
+from ..base.errors import BadInput, OutOfTime, Refused, Stopped, out_of_memory
 from ..base.labels import Labelled
 from ..base.output import Outlet
 from ..base.redact import Log, foreign, scrub
@@ -115,8 +115,7 @@ def _run(log: Log, options: argparse.Namespace, environ: Mapping[str, str]) -> O
         # Only outside of a rotation's phases, where nothing has begun or everything has ended.
         return ended(Refused("the run was stopped", str(stop), "run it again"), {}, log)
     except MemoryError:
-        todo = "give it more memory, or end what takes it, and run it again"
-        return ended(Refused("the run was stopped", "this host has no memory left", todo), {}, log)
+        return ended(out_of_memory(), {}, log)
     except Exception as bug:
         what = f"a bug: {type(bug).__name__}: {foreign(bug)}"
         text = verdict("error", {}, what, "", "run it with --debug and report it")

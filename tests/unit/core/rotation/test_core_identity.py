@@ -323,7 +323,8 @@ LOOPBACK = Cloud("https://localhost:1", "https://localhost:2")
             CLOUDS["AzureUSGovernment"],
         ),
         (Sources(own=OWN, configuration=configuration(**GOVERNMENT)), CLOUDS["AzureUSGovernment"]),
-        (Sources(explicit=EXPLICIT, configuration=configuration(**SANDBOX)), LOOPBACK),
+        (Sources(explicit=EXPLICIT, configuration=configuration(**GOVERNMENT)), CLOUDS["AzureUSGovernment"]),
+        (Sources(explicit=EXPLICIT, configuration=configuration(**SANDBOX), cloud=LOOPBACK), LOOPBACK),
         (Sources(cloud=CLOUDS["AzureChinaCloud"], configuration=configuration(**SANDBOX)), CLOUDS["AzureChinaCloud"]),
         (Sources(configuration=configuration(), default_cloud=LOOPBACK), LOOPBACK),
         (Sources(configuration=configuration(**GOVERNMENT), default_cloud=LOOPBACK), CLOUDS["AzureUSGovernment"]),
@@ -356,6 +357,9 @@ HOST_IDENTITIES = {
     "token": {"explicit": Identity(OTHER_ID, TENANT, "the options", token=token_at("/t"))},
     "token of the environment": {"fallback": Identity(OTHER_ID, TENANT, "the environment", token=token_at("/t"))},
     "certificate": {"explicit": Identity(OTHER_ID, TENANT, "the options", certificate=certificate_at("/x"))},
+    "certificate of the environment": {
+        "fallback": Identity(OTHER_ID, TENANT, "the environment", certificate=certificate_at("/x"))
+    },
     "managed, of the configuration": {},
 }
 DEFENSE = {"Azure Authority FQDN": "login.microsoftonline.us", "Azure Graph Endpoint": "dod-graph.microsoft.us"}
@@ -403,8 +407,10 @@ def test_a_token_of_the_host_goes_to_a_custom_authority_only_where_both_have_one
 
 
 @pytest.mark.parametrize("fields", CUSTOM)
-def test_nor_does_a_secret_of_the_environment(fields):
-    sources = {"configuration": configuration(clientId="", clientSecret="", **fields), "fallback": FALLBACK}
+@pytest.mark.parametrize("place", ["fallback", "explicit"])
+def test_nor_does_a_secret_of_the_environment_or_of_the_options(place, fields):
+    secret = {"fallback": FALLBACK, "explicit": EXPLICIT}[place]
+    sources = {"configuration": configuration(clientId="", clientSecret="", **fields), place: secret}
     with pytest.raises(BadInput, match=r"is not sent to .*CONFIG.* alone"):
         choose(Sources(**sources))
     named = choose(Sources(configuration=configuration(**fields)))[1]
@@ -412,7 +418,7 @@ def test_nor_does_a_secret_of_the_environment(fields):
 
 
 @pytest.mark.parametrize("fields", CUSTOM)
-@pytest.mark.parametrize("kind", ["certificate", "managed, of the configuration"])
+@pytest.mark.parametrize("kind", ["certificate", "certificate of the environment", "managed, of the configuration"])
 def test_what_no_one_else_can_use_or_has_one_origin_goes_there(kind, fields):
     bare = configuration(clientId="", clientSecret="", **fields)
     named = choose(Sources(configuration=configuration(**fields)))[1]
