@@ -17,7 +17,7 @@ from typing import Any
 
 from ..base.errors import Incomplete, Orphan, Refused, RolledBack, RotationError, Stopped
 from ..base.redact import Log, Secret
-from ..base.timing import RESOLVE, SOON, UNDO, Budget
+from ..base.timing import PUBLISH, RESOLVE, RETIRE, REVIEW, SOON, UNDO, Budget, room_time, rotating_time
 from ..services.application import Credential, format_time, guid
 from ..services.entra import Answer
 from ..services.graph import NotDone
@@ -50,9 +50,11 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
         try:
             with budget.phase("resolve the application", RESOLVE):
                 rotation = Rotation(prepare(), http, budget, log, facts)
+                if check:
+                    return rotation.describe()
         except Stopped as stop:
             raise Refused("nothing was changed", str(stop), "run it again") from None
-        return rotation.describe() if check else _to_the_end(rotation, budget)
+        return _to_the_end(rotation, budget)
     except RotationError as problem:
         budget.shield()
         facts.update(problem.facts)
@@ -85,6 +87,9 @@ class Rotation:
         if subject.admin_ends():
             log.say("warning: " + subject.admin_ends())
         self._making = Making(self._graph, self._application, subject.run_name, budget, log)
+        wait = self._policy.retire_after.total_seconds()
+        self._room_time = room_time(wait)
+        self._until = rotating_time(max(SHORTEST_LIMIT, self._policy.verify_timeout), wait)
         self._publishing: Publishing | None = None
         self._retiring: Retiring | None = None
         self._new: Credential | None = None  # what the vault shows and will show, once that is decided
@@ -128,6 +133,7 @@ class Rotation:
     def run(self) -> Outcome:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
         if self._plan.action != KEEP or not self._keep():
+            self._until += self._budget.spent()
             new, secret = self._make()
             proving = self._subject.proving(secret)
             self._prove(proving)
@@ -155,7 +161,8 @@ class Rotation:
                 "run it again; set verify to false if it cannot sign in from this host",
             ) from None
         if self._plan.outlook.left_overs:
-            self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
+            with self._budget.phase("save the record as it is", PUBLISH):
+                self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
             self._subject.evidence.forget()
         self._new = shown
         text = self._subject.record.secret(FIELD_SECRET)
@@ -193,9 +200,11 @@ class Rotation:
             budget=self._budget,
             log=self._log,
         )
+        began = self._budget.spent()
         try:
-            place.make(self._policy.retire_after.total_seconds())
+            place.make(self._room_time)
         finally:
+            self._room_time -= self._budget.spent() - began
             self._subject.record = place.record
 
     def _publish(self, new: Credential, secret: Secret, proving: Proving) -> Publishing:
@@ -295,7 +304,7 @@ class Rotation:
             seconds = (until - self._subject.now()).total_seconds() if until else 0.0
             if seconds:
                 Settling(proving, retiring.new_is_listed, self._budget, self._log).wait(seconds, retiring.early)
-            retiring.retire()
+            retiring.retire(self._retire_time())
             self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:
             self._superseded = other.key_id
@@ -308,6 +317,12 @@ class Rotation:
             )
             raise self._final from None
 
+    def _retire_time(self) -> float:
+        """Return the seconds that removing old secrets may take: what undoes a new one that is gone has to fit in."""
+        if self._publishing is None:
+            return RETIRE
+        return max(REVIEW, min(RETIRE, self._until - UNDO - self._budget.spent()))
+
     def _taken_away(self, new: Credential, publishing: Publishing) -> RotationError:
         """Somebody has taken the published secret away: let the record show the former one again, if that is possible.
 
@@ -315,18 +330,22 @@ class Rotation:
         """
         name = self._name
         self._log.say(f"somebody has taken the new secret {new.key_id} away")
+        why, is_back = "there is no former secret that could be put back", False
         try:
-            if self._former_is_there() and publishing.put_back():
-                with self._budget.phase("undo", UNDO):
-                    self._making.undo()
-                return RolledBack(
-                    f"somebody has taken the new secret of {name} away, and the record shows the former one again",
-                    "this run or its secret was taken for something else",
-                    "see who removes its secrets, then run it again",
-                )
-            why = "there is no former secret that could be put back"
+            with self._budget.phase("put the former secret back", UNDO):
+                if self._former_is_there():
+                    why = "the record shows something else by now, or could not be saved"
+                    is_back = publishing.put_back()
+                    if is_back:
+                        self._making.undo()  # what is gone may come back where a replica has it still
         except (Exception, Stopped) as problem:
             why = f"the former secret could not be put back: {_why(problem)}"
+        if is_back:
+            return RolledBack(
+                f"somebody has taken the new secret of {name} away, and the record shows the former one again",
+                "this run or its secret was taken for something else",
+                "see who removes its secrets, then run it again",
+            )
         return self._incomplete(
             new, f"the vault shows a secret that somebody has taken away; {why}", "run it again at once", None
         )
