@@ -3345,6 +3345,38 @@ def instead(text: str, decoded: str) -> tuple[str, str]:
     return found
 
 
+# ---- services.copies ------------------------------------------------------------------------------------------------
+# A record that Keeper shows several times, because it lies in several folders.
+
+
+def without_read_only_copies(answer: bytes) -> bytes:
+    """Return Keeper's answer, decrypted, without the read-only copies of records that it also gives to be edited.
+
+    Which of them an SDK keeps is a matter of its version. What is no such answer is returned as it is.
+    """
+    try:
+        body = json.loads(answer)
+    except (ValueError, RecursionError):
+        return answer
+    lists = _lists(body)
+    records = [one for holder in lists for one in holder["records"] if isinstance(one, dict)]
+    editable = {one.get("recordUid") for one in records if one.get("isEditable") is True}
+    copies = [one for one in records if one.get("isEditable") is False and one.get("recordUid") in editable]
+    if not copies:
+        return answer
+    dropped = {id(one) for one in copies}
+    for holder in lists:
+        holder["records"] = [one for one in holder["records"] if id(one) not in dropped]
+    return json.dumps(body).encode()
+
+
+def _lists(body: Any) -> list[dict[str, Any]]:
+    """Return what has a list of records: the answer itself, and its folders."""
+    folders = body.get("folders") if isinstance(body, dict) else None
+    holders = [body, *(folders if isinstance(folders, list) else [])]
+    return [one for one in holders if isinstance(one, dict) and isinstance(one.get("records"), list)]
+
+
 # ---- services.secrecy -----------------------------------------------------------------------------------------------
 # What a record holds that is not to be said: its secrets, and what is not what the label of its field says.
 #
@@ -3432,6 +3464,7 @@ try:
     from keeper_secrets_manager_core.configkeys import ConfigKeys
     from keeper_secrets_manager_core.crypto import CryptoUtils
     from keeper_secrets_manager_core.dto.dtos import Folder as SdkFolder
+    from keeper_secrets_manager_core.dto.dtos import KeeperFile as SdkFile
     from keeper_secrets_manager_core.dto.dtos import Record as SdkRecord
     from keeper_secrets_manager_core.dto.payload import KSMHttpResponse
     from keeper_secrets_manager_core.storage import InMemoryKeyValueStorage
@@ -3641,6 +3674,12 @@ class Vault:
                 "use a configuration that has been initialised",
             ) from None
         self._sdk.post_function = self._post
+        self._query = self._sdk._post_query
+        self._sdk._post_query = self._ask
+
+    def _ask(self, path: str, payload: Any) -> Any:
+        answer = self._query(path, payload)
+        return without_read_only_copies(answer) if path == "get_secret" and isinstance(answer, bytes) else answer
 
     def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
         """Return the records with these uids that the application may see. Raises Refused and BadInput.
@@ -3718,13 +3757,26 @@ class Vault:
         for raw in raws:
             for key, variant in [(key, variant) for variant in (raw, {**raw, "files": None}) for key in keys]:
                 try:
-                    mended.append(SdkRecord(variant, key, raw.get("innerFolderUid") or ""))
+                    found = SdkRecord(variant, key, raw.get("innerFolderUid") or "")
+                    if variant is not raw:
+                        found.files = self._readable(raw.get("files"), found)
+                    mended.append(found)
                     break
                 except Exception as problem:
                     self._log.detail(f"record {raw.get('recordUid')}: {type(problem).__name__}")
             else:
                 lost.add(raw.get("recordUid"))
         return mended, lost
+
+    def _readable(self, files: Any, record: Any) -> list[Any]:
+        """Return the record's files that can be decrypted; one that cannot is in nobody's way."""
+        found = []
+        for raw in files if isinstance(files, list) else []:
+            try:
+                found.append(SdkFile(raw, record.record_key_bytes))
+            except Exception as problem:
+                self._log.detail(f"a file of the record {record.uid} is unreadable: {type(problem).__name__}")
+        return found
 
     def _patiently(self, name: str, call: Callable[[], _T]) -> _T:
         attempt = 1

@@ -18,13 +18,16 @@ import pytest
 from harness import SCRIPT, World, make_world
 
 from sandbox import Fault
+from sandbox.keeper_records import Records
 from sandbox.vault import VaultFile, VaultRecord
 
 MODULES = "ansible_collections.keeperpam.azure.plugins.modules."
 
 
-def run(world: World, module: str, check: bool = False, config: Any = None, **options: Any) -> dict[str, Any]:
-    """Run a module as Ansible does; {} where it was killed."""
+def run(
+    world: World, module: str, check: bool = False, config: Any = None, path: str = "", **options: Any
+) -> dict[str, Any]:
+    """Run a module as Ansible does, with ``path`` before all others that Python looks at; {} where it was killed."""
     arguments = {
         "record": world.record.uid,
         "keeper_config": json.dumps(world.sandbox.client_config() if config is None else config),
@@ -32,7 +35,8 @@ def run(world: World, module: str, check: bool = False, config: Any = None, **op
         "_ansible_check_mode": check,
         "_ansible_diff": True,
     }
-    environ = world.sandbox.environ(PYTHONPATH=os.environ["ANSIBLE_COLLECTIONS_PATH"], GATEWAY_CONFIG=None)
+    paths = os.pathsep.join(filter(None, [path, os.environ["ANSIBLE_COLLECTIONS_PATH"]]))
+    environ = world.sandbox.environ(PYTHONPATH=paths, GATEWAY_CONFIG=None)
     command = [sys.executable, "-m", MODULES + module]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ, cwd="/", text=True
@@ -240,6 +244,113 @@ def test_an_upload_that_never_succeeds_leaves_nothing(watched: World, scripts: t
     assert "the upload of the file" in result["msg"]
     assert json.dumps(watched.record.data) == before
     assert watched.record.files == []
+
+
+def spoilt(name: str = "photo.jpg") -> VaultFile:
+    """An attachment whose key is of something else, as they are common beside good ones."""
+    return VaultFile(name, b"k" * 32, {"name": name, "title": name, "size": 3}, b"abc")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_attachment_that_cannot_be_decrypted_is_in_nobody_s_way(
+    watched: World, scripts: tuple[str, str], monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    bad = spoilt()
+    watched.record.files.append(bad)
+    attachments(watched.record).append(bad.uid)
+    damage(watched, monkeypatch, bad)
+    assert run(watched, "pam_script", src=scripts[0])["changed"]
+    if first:
+        watched.record.files.reverse()
+    assert run(watched, "pam_script", src=scripts[1])["changed"]
+    assert not run(watched, "pam_script", src=scripts[1])["changed"]
+    assert watched.operations().count("add_file") == 2
+    assert {one.uid for one in loose(watched.record)} == {bad.uid}
+    assert attachments(watched.record) == [bad.uid]
+
+
+def damage(world: World, monkeypatch: pytest.MonkeyPatch, bad: VaultFile | None) -> None:
+    """Deliver this file damaged, or none that was uploaded from now on."""
+    known = {one.uid for record in world.sandbox.vault.records.values() for one in record.files}
+    deliver = Records._file
+
+    def file(self: Any, call: Any, record: VaultRecord, one: VaultFile) -> dict[str, Any]:
+        answer = deliver(self, call, record, one)
+        return {**answer, "fileKey": "AAAA"} if one is bad else answer
+
+    def deliver_all(self: Any, *arguments: Any, original: Any = Records._record) -> dict[str, Any]:
+        answer = original(self, *arguments)
+        answer["files"] = [one for one in answer.get("files") or [] if bad or one["fileUid"] in known] or None
+        return answer
+
+    monkeypatch.setattr(Records, "_file", file)
+    monkeypatch.setattr(Records, "_record", deliver_all)
+
+
+def test_a_file_that_is_never_listed_is_uploaded_once_and_said(
+    watched: World, scripts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = json.dumps(watched.record.data)
+    damage(watched, monkeypatch, None)
+    result = run(watched, "pam_script", src=scripts[0])
+    assert (result["failed"], result["status"]) == (True, "refused"), result
+    assert "was uploaded, and the record does not show it" in result["msg"]
+    assert " Next: " in result["msg"]
+    assert watched.operations().count("add_file") == 1
+    assert json.dumps(watched.record.data) == before
+    assert watched.record.files == []
+
+
+def test_what_an_interrupted_run_has_left_unlisted_is_gone_after_the_next(
+    watched: World, scripts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The uid of a file whose upload never came, in the list of attachments; one of somebody else's stays."""
+    attachments(watched.record).append("D" * 22)
+    with monkeypatch.context() as patch:
+        damage(watched, patch, None)
+        watched.sandbox.faults.add(Fault("add_file", moment="after", kind="kill", signal=9))
+        assert run(watched, "pam_script", src=scripts[0]) == {}
+    watched.record.files.clear()
+    assert len(attachments(watched.record)) == 2
+    assert run(watched, "pam_script", src=scripts[0])["changed"]
+    assert attachments(watched.record) == ["D" * 22]
+    assert len(watched.record.files) == 1
+    assert run(watched, "pam_script", src=scripts[0], state="absent")["changed"]
+    assert attachments(watched.record) == ["D" * 22]
+
+
+@pytest.mark.parametrize("keeps_first", [True, False])
+def test_of_two_copies_of_the_record_the_one_that_may_be_edited_counts(
+    watched: World, scripts: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_first: bool
+) -> None:
+    """Also where the read-only one comes first, and an SDK that keeps the first of them."""
+    deliver = Records._shared_folders
+
+    def twice(self: Any, *arguments: Any, **more: Any) -> list[dict[str, Any]]:
+        folders = deliver(self, *arguments, **more)
+        copies = [
+            {**folder, "records": [{**one, "isEditable": False} for one in folder["records"]]} for folder in folders
+        ]
+        return [*copies, *folders]
+
+    monkeypatch.setattr(Records, "_shared_folders", twice)
+    if keeps_first:
+        (tmp_path / "sitecustomize.py").write_text(KEEPS_FIRST)
+    assert run(watched, "pam_script", path=str(tmp_path), src=scripts[0])["changed"]
+    assert not run(watched, "pam_script", path=str(tmp_path), src=scripts[0])["changed"]
+
+
+#: The SDK, keeping the first of two copies of a record.
+KEEPS_FIRST = """
+from keeper_secrets_manager_core import SecretsManager
+
+def first(self, options, original=SecretsManager.fetch_and_decrypt_secrets):
+    answer = original(self, options)
+    answer.records = list({one.uid: one for one in reversed(answer.records)}.values())
+    return answer
+
+SecretsManager.fetch_and_decrypt_secrets = first
+"""
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

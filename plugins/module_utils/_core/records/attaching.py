@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from ..base.errors import BadInput
+from ..base.errors import BadInput, Refused
 from ..base.redact import Log
 from ..base.timing import Budget
 from .attachments import LARGEST, SCRIPT_TYPES, FileVault, Plan, Script, Seen, cleaning, digest, plan
 from .editing import READ, Step, must_be_editable, read_one, settle
 from .entries import same
+
+# Seconds between looks at a file that was uploaded, and is not shown or not whole yet.
+_PAUSES = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,26 @@ def attach(vault: FileVault, uid: str, script: Script, budget: Budget, log: Log,
     if check or not first.changed:
         return Attached(first.changed, found, first, first)
     waiting = [found]  # the first step needs no second look
+    uploaded: list[str] = []
+    pauses = list(_PAUSES)
+
+    def upload(seen: Seen) -> None:
+        uploaded.append(vault.add(seen.record, script))
 
     def look() -> tuple[Seen, Step]:
         seen = waiting.pop() if waiting else _look(vault, uid, script)
+        if uploaded and seen.contents.get(uploaded[0]) != script.content:
+            if not pauses:
+                raise _unseen(uploaded[0] in seen.files, script)
+            pause = pauses.pop(0)
+            return seen, partial(budget.pause, pause)
         todo = plan(seen, script)
         if not todo.changed:
             return seen, None
         must_be_editable(seen.record)
         if todo.upload:
             log.say(f"uploading {script.name}")
-            return seen, lambda: vault.add(seen.record, script)
+            return seen, partial(upload, seen)
         return seen, lambda: _save(vault, seen, todo, log)
 
     def undo() -> bool:
@@ -78,6 +92,16 @@ def attach(vault: FileVault, uid: str, script: Script, budget: Budget, log: Log,
     last, changed = settle(look, budget, log, undo)
     log.say("read back: the record is as wanted")
     return Attached(changed, found, first, plan(last, script))
+
+
+def _unseen(listed: bool, script: Script) -> Refused:
+    """What was uploaded once is not uploaded again and again."""
+    shown = "does not come back as it was" if listed else "the record does not show it"
+    return Refused(
+        f"the file {script.name} was uploaded, and {shown}",
+        "Keeper does not deliver it to this application, or it cannot be decrypted",
+        "look at the record's attachments in the vault, remove what is damaged, then run it again",
+    )
 
 
 def _look(vault: FileVault, uid: str, script: Script) -> Seen:

@@ -17,6 +17,7 @@ import copy
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -126,7 +127,7 @@ def plan(seen: Seen, script: Script) -> Plan:
         )
     ours = [item for item in there if seen.files[item["fileRef"]].name == script.name]
     before = copy.deepcopy(ours[0]) if ours else None
-    left = [uid for uid, file in seen.files.items() if script.is_ours(file)]
+    left = [uid for uid, file in seen.files.items() if script.is_ours(file)] + _strays(seen, script)
     entry = None
     upload = False
     if script.content is not None:
@@ -147,9 +148,37 @@ def cleaning(seen: Seen, script: Script) -> Plan:
     """Decide how to detach what an unfinished run has left, and nothing else."""
     data = copy.deepcopy(seen.record.data)
     referenced = {item.get("fileRef") for item in entries(data)}
-    unlink = tuple(uid for uid, file in seen.files.items() if script.is_ours(file) and uid not in referenced)
+    left = [uid for uid, file in seen.files.items() if script.is_ours(file)] + _strays(seen, script)
+    unlink = tuple(uid for uid in left if uid not in referenced)
     remove(data, (), unlink)
     return Plan(False, data, unlink, None, None, bool(unlink))
+
+
+def _strays(seen: Seen, script: Script) -> list[str]:
+    """Return what the record's list of attachments has of us, and no file is shown for: its upload never came."""
+    listed = [uid for one in fields_of(copy.deepcopy(seen.record.data), "fileRef") for uid in one["value"]]
+    return [uid for uid in dict.fromkeys(listed) if uid not in seen.files and is_our_uid(uid, seen.record.uid, script)]
+
+
+def our_uid(record_uid: str, script: Script) -> str:
+    """Return a new uid for the script's file, by which it can be known as ours where nothing else of it is seen."""
+    chance = secrets.token_bytes(8)
+    # Keeper's own tools make no uid that begins with a dash, which would be an option on a command line.
+    chance = bytes([chance[0] & 0x7F]) + chance[1:]
+    return base64.urlsafe_b64encode(chance + _proof(chance, record_uid, script)).decode().rstrip("=")
+
+
+def is_our_uid(uid: Any, record_uid: str, script: Script) -> bool:
+    """Whether ``our_uid`` has made it, for a script of this name of this record."""
+    try:
+        raw = base64.b64decode(str(uid) + "==", b"-_", validate=True)
+    except ValueError:
+        return False
+    return len(raw) == 16 and raw[8:] == _proof(raw[:8], record_uid, script)
+
+
+def _proof(chance: bytes, record_uid: str, script: Script) -> bytes:
+    return hashlib.sha256(b"keeperpam.azure\0" + chance + f"\0{record_uid}\0{script.name}".encode()).digest()[:8]
 
 
 class FileVault(Vault):
@@ -173,8 +202,8 @@ class FileVault(Vault):
                     contents[file.uid] = self._content(file)
         return Seen(record, files, contents)
 
-    def add(self, record: VaultRecord, script: Script) -> None:
-        """Attach the script's content as a file that no entry refers to. Raises NotSaved, Refused."""
+    def add(self, record: VaultRecord, script: Script) -> str:
+        """Attach the script's content as a file that no entry refers to; return its uid. Raises NotSaved, Refused."""
         must_be_editable(record)
         content = script.content or b""
         kind = "text/x-python" if script.name.endswith(".py") else "application/octet-stream"
@@ -184,11 +213,13 @@ class FileVault(Vault):
         bare.dict = {"fields": []}
         prepared = self._sdk.prepare_file_upload_payload(self._sdk.config, bare, upload)
         payload = prepared["payload"]
+        payload.fileRecordUid = our_uid(record.uid, script)
         data = with_file(record.data, payload.fileRecordUid)
         sealed = CryptoUtils.encrypt_aes(json.dumps(data).encode(), record.sdk.record_key_bytes)
         payload.ownerRecordData = CryptoUtils.bytes_to_url_safe_str(sealed)
         answer = self._confirmed(lambda: json.loads(self._sdk._post_query("add_file", payload)))
         self._upload(answer, prepared["encryptedFileData"])
+        return str(payload.fileRecordUid)
 
     def _upload(self, answer: dict[str, Any], sealed: bytes) -> None:
         url, form = str(answer.get("url")), json.loads(answer.get("parameters") or "{}")

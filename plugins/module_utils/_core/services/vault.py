@@ -22,6 +22,7 @@ from ..base.labels import Labelled, find, find_all, text_of
 from ..base.redact import Log, bounded, foreign, remember
 from ..base.timing import Budget
 from .configuration import INITIALISED, instead
+from .copies import without_read_only_copies
 from .http import Http, Reply, Unanswered, pause_before, retry_after, seconds_in
 from .secrecy import learn
 
@@ -30,6 +31,7 @@ try:
     from keeper_secrets_manager_core.configkeys import ConfigKeys
     from keeper_secrets_manager_core.crypto import CryptoUtils
     from keeper_secrets_manager_core.dto.dtos import Folder as SdkFolder
+    from keeper_secrets_manager_core.dto.dtos import KeeperFile as SdkFile
     from keeper_secrets_manager_core.dto.dtos import Record as SdkRecord
     from keeper_secrets_manager_core.dto.payload import KSMHttpResponse
     from keeper_secrets_manager_core.storage import InMemoryKeyValueStorage
@@ -239,6 +241,12 @@ class Vault:
                 "use a configuration that has been initialised",
             ) from None
         self._sdk.post_function = self._post
+        self._query = self._sdk._post_query
+        self._sdk._post_query = self._ask
+
+    def _ask(self, path: str, payload: Any) -> Any:
+        answer = self._query(path, payload)
+        return without_read_only_copies(answer) if path == "get_secret" and isinstance(answer, bytes) else answer
 
     def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
         """Return the records with these uids that the application may see. Raises Refused and BadInput.
@@ -316,13 +324,26 @@ class Vault:
         for raw in raws:
             for key, variant in [(key, variant) for variant in (raw, {**raw, "files": None}) for key in keys]:
                 try:
-                    mended.append(SdkRecord(variant, key, raw.get("innerFolderUid") or ""))
+                    found = SdkRecord(variant, key, raw.get("innerFolderUid") or "")
+                    if variant is not raw:
+                        found.files = self._readable(raw.get("files"), found)
+                    mended.append(found)
                     break
                 except Exception as problem:
                     self._log.detail(f"record {raw.get('recordUid')}: {type(problem).__name__}")
             else:
                 lost.add(raw.get("recordUid"))
         return mended, lost
+
+    def _readable(self, files: Any, record: Any) -> list[Any]:
+        """Return the record's files that can be decrypted; one that cannot is in nobody's way."""
+        found = []
+        for raw in files if isinstance(files, list) else []:
+            try:
+                found.append(SdkFile(raw, record.record_key_bytes))
+            except Exception as problem:
+                self._log.detail(f"a file of the record {record.uid} is unreadable: {type(problem).__name__}")
+        return found
 
     def _patiently(self, name: str, call: Callable[[], _T]) -> _T:
         attempt = 1
