@@ -102,7 +102,7 @@ def by_arc(world: World, folder: Path) -> Way:
     """The Gateway runs on a host of the customer's own that Azure Arc's agent is on."""
     without_secret(world)
     keys = folder / "keys"
-    keys.mkdir()
+    keys.mkdir(exist_ok=True)
     host = ArcServer(world.sandbox.entra, keys, _owner(world, "gateway-host"))
     world.sandbox.serve(host)
     return Way(host.environ(), host.made, arc_host(folder, keys), op="himds_token", host=host)

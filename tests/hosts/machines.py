@@ -24,6 +24,8 @@ from pathlib import Path
 
 import yaml
 
+from sandbox.identity_hosts import ARC_KEYS
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 STATE = CHECKOUT / ".cache" / "hosts"
 #: Debian's releases, each with the address of the machine that runs it; the last is the one to come, for its Python.
@@ -207,7 +209,12 @@ def _boot(image: Path, name: str, address: str) -> subprocess.Popen[bytes]:
             exec systemd-nspawn --quiet --register=no --keep-unit --boot --console=pipe --volatile=overlay "$@"
         ' boot "$@"
     """
-    bound = [f"--bind-ro={config}:{SSHD}", f"--bind-ro={wheels}:{WHEELS}"]
+    # Where the stand-in for Azure Arc's agent, which runs here, writes its keys.
+    keys = arc_folder(name) / "keys"
+    keys.mkdir(parents=True, exist_ok=True)
+    os.chown(keys, 0, 0)
+    keys.chmod(0o700)
+    bound = [f"--bind-ro={config}:{SSHD}", f"--bind-ro={wheels}:{WHEELS}", f"--bind={keys}:{ARC_KEYS}"]
     log = (STATE / f"{name}.log").open("wb")
     with log:
         return subprocess.Popen(
@@ -217,6 +224,11 @@ def _boot(image: Path, name: str, address: str) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def arc_folder(name: str) -> Path:
+    """Return the folder of this machine whose ``keys`` is that of Azure Arc's agent on the machine with the name."""
+    return STATE / f"arc-{name}"
 
 
 def _await(machine: Machine) -> None:

@@ -18,7 +18,8 @@ import subprocess
 import time
 
 import pytest
-from machines import ADMIN
+from identities import by_arc
+from machines import ADMIN, ARC_KEYS, Machine, arc_folder
 from provision import ENDS, OLD_IDNA, PASSWORD, ROLE, SCRIPT, Provision
 
 HOME = "/opt/keeper-azure-rotation"
@@ -337,6 +338,12 @@ def test_the_pam_script_rotates_with_the_announced_command(provision: Provision,
     )
     assert [finding["ok"] for finding in json.loads(checks).values()] == [True, True]
 
+    rotate(provision, machine)
+
+
+def rotate(provision: Provision, machine: Machine) -> None:
+    """Rotate on the machine, with the announced command."""
+    world = provision.world
     machine.run("umask 022; cat > /var/tmp/rotate_azure_app.py", stdin=SCRIPT.read_text("utf-8"))
     before = [one.key_id for one in world.app.live_secrets()]
     # As the Gateway does: the record on stdin, the environment of its service, no configuration but its file.
@@ -344,8 +351,8 @@ def test_the_pam_script_rotates_with_the_announced_command(provision: Provision,
     script = f"""
         cd /
         pid=$(systemctl show -P MainPID keeper-gateway)
-        bundle=$(tr '\\0' '\\n' < /proc/$pid/environ | grep ^REQUESTS_CA)
-        exec runuser -u keeper-gw -- env -i PATH=/usr/bin:/bin "$bundle" {command}
+        settings=$(tr '\\0' '\\n' < /proc/$pid/environ | grep -E '^(REQUESTS_CA|IDENTITY_|IMDS_)')
+        exec runuser -u keeper-gw -- env -i PATH=/usr/bin:/bin $settings {command}
     """
     line = world.sandbox.gateway.stdin_for(world.record.uid)
     done = machine.run(script, stdin=line + "\n", check=False)
@@ -353,6 +360,35 @@ def test_the_pam_script_rotates_with_the_announced_command(provision: Provision,
     assert json.loads(done.stdout)["status"] == "rotated"
     assert world.agrees()
     assert [one.key_id for one in world.app.live_secrets()] != before
+
+
+def test_a_server_of_azure_arc_rotates_with_its_managed_identity(provision: Provision) -> None:
+    """Once the Gateway's user may read the keys of Arc's agent, which the role sees to."""
+    machine, world = provision.machines["gw-bookworm"], provision.world
+    way = by_arc(world, arc_folder(machine.name))
+    settings = drop_in("arc", *(f"Environment={name}={value}" for name, value in way.environ.items()))
+    machine.run(f"groupadd --system himds; chgrp himds {ARC_KEYS}; {settings}; systemctl restart keeper-gateway")
+    doctor = f"{HOME}/doctor --record={world.record.uid} --provider={world.configuration.uid}"
+    done = machine.run(doctor, check=False)
+    assert done.returncode == 3, done.stderr
+    (admin,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "admin"]
+    assert admin["level"] == "failure"
+    assert f"may not read the keys of Azure Arc's agent in {ARC_KEYS}" in admin["text"]
+    assert "a member of the group himds" in admin["todo"]
+
+    arguments = ("--tags=gateway_host_arc", f"--limit={machine.name}")
+    result = provision.run(*arguments, core="oldest", gateway_host_arc=True)
+    assert result.ok, result.said
+    assert machine.says(f"stat -c '%U %G %a' {ARC_KEYS}") == "root himds 750"
+    assert "himds" in machine.says("id -nG keeper-gw").split()
+    done = machine.run(doctor, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "this host's managed identity" in done.stderr
+    rotate(provision, machine)
+    result = provision.run(*arguments, core="newest", gateway_host_arc=True)
+    assert result.ok, result.said
+    assert set(result.changed.values()) == {0}, result.said
+    assert not any(key in done.stdout + done.stderr for key in way.secrets)
 
 
 @pytest.mark.parametrize("core", ENDS)
