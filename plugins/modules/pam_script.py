@@ -34,7 +34,8 @@ options:
   src:
     description:
       - The path of the script, on the host that runs the module. At most 1 MiB.
-      - Required with O(state=present).
+      - Without it, with O(state=present), it is this collection's C(rotate_azure_app.py), which is put there for as
+        long as the module runs.
     type: path
   name:
     description:
@@ -80,7 +81,6 @@ EXAMPLES = r"""
 - name: Attach the rotation script of this collection
   keeperpam.azure.pam_script:
     record: "{{ billing_record_uid }}"
-    src: "{{ playbook_dir }}/files/rotate_azure_app.py"
     command: /opt/keeper-azure-rotation/venv/bin/python3
     credentials: ["{{ rotator_record_uid }}"]
     keeper_config_file: /etc/keeper/ksm-config.json

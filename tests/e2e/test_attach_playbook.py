@@ -57,6 +57,24 @@ def test_ksm_attaches_and_the_gateway_rotates(world: World, tmp_path: Path) -> N
     assert world.record.files == []
 
 
+def test_without_src_it_is_the_collection_s_own_script(world: World, tmp_path: Path) -> None:
+    environ = world.sandbox.environ(
+        GATEWAY_CONFIG=None,
+        KSM_CONFIG=json.dumps(world.sandbox.client_config()),
+        HOME=str(tmp_path),
+        LC_ALL="C.UTF-8",
+        **{name: value for name, value in os.environ.items() if name.startswith("ANSIBLE_")},
+    )
+    program = str(Path(sys.executable).with_name("ansible"))
+    for given, changed in (("", True), (" command=python3", True), ("", False)):
+        command = [program, "localhost", "-m", "keeperpam.azure.pam_script", "-a", f"record={world.record.uid}{given}"]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+        assert f'"changed": {str(changed).lower()}' in done.stdout, done.stdout + done.stderr
+        assert [one.content for one in world.record.files] == [SCRIPT.read_bytes()]
+    assert world.record.files[0].name == SCRIPT.name
+    assert not list(tmp_path.rglob(SCRIPT.name))  # nothing is left of it
+
+
 def test_manual_says_what_to_do_and_changes_nothing(world: World, tmp_path: Path) -> None:
     before = json.dumps(world.sandbox.vault.snapshot())
     status, output, _changed = play(world, tmp_path, attach_method="manual", attach_schedule="0 0 4 * * ?")
