@@ -76,7 +76,7 @@ def test_each_look_is_taken_again_when_it_is_old(services: Services, seconds: fl
 def test_a_list_is_new_to_whoever_asks_first(services: Services) -> None:
     services.evidence.forget()
     services.evidence.listed()
-    assert [services.evidence.list_is_new() for _ in range(2)] == [True, False]
+    assert [services.evidence.list_is_new() for _time in range(2)] == [True, False]
 
 
 def test_a_list_that_names_further_records_has_them_read_with_this_one(services: Services) -> None:
