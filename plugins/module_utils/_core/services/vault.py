@@ -89,6 +89,11 @@ class VaultRecord:
     data: dict[str, Any] = field(repr=False)
     sdk: Any = field(repr=False)
 
+    @property
+    def folder_uid(self) -> str:
+        """The uid of the folder that the record lies in; empty where the record itself is shared."""
+        return str(self.sdk.inner_folder_uid or self.sdk.folder_uid or "")
+
     def view(self) -> Labelled:
         """Return all values, those of custom fields first."""
         pairs = [(str(item.get("label") or item.get("type") or ""), item.get("value")) for item in _fields(self.data)]
@@ -146,6 +151,15 @@ class VaultRecord:
                 data["custom"].append(item)
             item["value"] = [value] if value else []
         return VaultRecord(self.uid, self.title, self.type, self.revision, self.editable, data, self.sdk)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that the application may see. ``parent`` is the uid of the one above it; empty for a shared folder."""
+
+    uid: str
+    name: str
+    parent: str
 
 
 class NotSaved(Exception):
@@ -221,20 +235,38 @@ class Vault:
 
         A record that is there but cannot be decrypted is an error, not a record that is missing.
         """
+        found, lost = self.find(uids)
+        for uid in lost:
+            raise undecipherable(uid)
+        return found
+
+    def find(self, uids: Iterable[str]) -> tuple[dict[str, VaultRecord], list[str]]:
+        """Return the records with these uids that the application may see, and the uids of those that are there but
+        cannot be decrypted. Raises Refused."""
         wanted = list(uids)
         learn(("record uid", "", uid) for uid in wanted)
+        found, lost = self._read(wanted)
+        return found, [uid for uid in wanted if uid not in found and uid in lost]
+
+    def everything(self) -> tuple[dict[str, VaultRecord], list[str]]:
+        """Return all records that the application may see, whatever their type, and the uids of those that cannot be
+        decrypted. One request. Raises Refused."""
+        found, lost = self._read([])
+        return found, sorted(uid for uid in lost if isinstance(uid, str) and uid not in found)
+
+    def folders(self) -> dict[str, Folder]:
+        """Return the folders that the application may see, by uid. One request. Raises Refused."""
+        try:
+            answer = self._patiently("get_folders", self._sdk.get_folders)
+        except (_Answered, Unanswered) as problem:
+            raise _not_read("the folders", problem) from None
+        return {one.folder_uid: Folder(one.folder_uid, foreign(one.name), one.parent_uid or "") for one in answer}
+
+    def _read(self, wanted: list[str]) -> tuple[dict[str, VaultRecord], set[Any]]:
         try:
             answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
-        except _Answered as problem:
-            if problem.between:
-                raise Refused("Keeper was not reached", problem.between, problem.todo) from None
-            raise Refused(
-                "Keeper refused to read the record",
-                str(problem),
-                "check that the KSM application and its device are not expired, removed or locked to another address",
-            ) from None
-        except Unanswered as problem:
-            raise Refused("Keeper was not reached", str(problem), problem.todo) from None
+        except (_Answered, Unanswered) as problem:
+            raise _not_read("the record" if wanted else "the records", problem) from None
         found: dict[str, VaultRecord] = {}
         mended, lost = self._mend(answer)
         for sdk in list(answer.records or []) + mended:
@@ -242,13 +274,7 @@ class Vault:
             # A shortcut shows the same record twice; one of the two may lie in a folder that is not editable.
             if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
                 found[record.uid] = record
-        for uid in wanted:
-            if uid not in found and uid in lost:
-                raise BadInput(
-                    f"the record {uid} is there but could not be decrypted",
-                    todo="share its folder with the KSM application again",
-                )
-        return found
+        return found, lost
 
     def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
         """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
@@ -366,6 +392,26 @@ class _SdkReply:
         self.status_code = reply.status
         self.text = reply.text
         self.reason = ""
+
+
+def undecipherable(uid: str) -> BadInput:
+    """Return what is wrong with a record that cannot be decrypted."""
+    return BadInput(
+        f"the record {uid} is there but could not be decrypted",
+        todo="share its folder with the KSM application again",
+    )
+
+
+def _not_read(what: str, problem: _Answered | Unanswered) -> Refused:
+    if isinstance(problem, Unanswered):
+        return Refused("Keeper was not reached", str(problem), problem.todo)
+    if problem.between:
+        return Refused("Keeper was not reached", problem.between, problem.todo)
+    return Refused(
+        f"Keeper refused to read {what}",
+        str(problem),
+        "check that the KSM application and its device are not expired, removed or locked to another address",
+    )
 
 
 def _error(reply: Reply) -> _Answered:
