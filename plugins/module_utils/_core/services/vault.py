@@ -42,6 +42,8 @@ _T = TypeVar("_T")
 _THROTTLE_PAUSE = 11.0
 _KEY_CHANGES = 3
 _TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
+# Keeper's names of the two calls.
+READ, SAVE = "get_secret", "update_secret"
 _NEEDED = ("clientId", "privateKey", "appKey")
 
 
@@ -221,10 +223,18 @@ class Vault:
 
         A record that is there but cannot be decrypted is an error, not a record that is missing.
         """
+        found, lost = self.find(uids)
+        for uid in lost:
+            raise undecipherable(uid)
+        return found
+
+    def find(self, uids: Iterable[str]) -> tuple[dict[str, VaultRecord], list[str]]:
+        """Return the records with these uids that the application may see, and the uids of those that are there but
+        cannot be decrypted. Raises Refused."""
         wanted = list(uids)
         learn(("record uid", "", uid) for uid in wanted)
         try:
-            answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
+            answer = self._patiently(READ, lambda: self._sdk.get_secrets(wanted, full_response=True))
         except _Answered as problem:
             if problem.between:
                 raise Refused("Keeper was not reached", problem.between, problem.todo) from None
@@ -242,13 +252,11 @@ class Vault:
             # A shortcut shows the same record twice; one of the two may lie in a folder that is not editable.
             if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
                 found[record.uid] = record
-        for uid in wanted:
-            if uid not in found and uid in lost:
-                raise BadInput(
-                    f"the record {uid} is there but could not be decrypted",
-                    todo="share its folder with the KSM application again",
-                )
-        return found
+        return found, [uid for uid in wanted if uid not in found and uid in lost]
+
+    def await_turn(self) -> None:
+        """Wait until a save may be sent: what is to be fresh then is looked at afterwards. Raises Stopped."""
+        self._http.pace.book(SAVE, self._budget)
 
     def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
         """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
@@ -366,6 +374,14 @@ class _SdkReply:
         self.status_code = reply.status
         self.text = reply.text
         self.reason = ""
+
+
+def undecipherable(uid: str) -> BadInput:
+    """Return what is wrong with a record that cannot be decrypted."""
+    return BadInput(
+        f"the record {uid} is there but could not be decrypted",
+        todo="share its folder with the KSM application again",
+    )
 
 
 def _error(reply: Reply) -> _Answered:
