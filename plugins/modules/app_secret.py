@@ -20,10 +20,23 @@ description:
     id), C(client_secret_id), C(client_secret) and C(expires). The last three are created where they are missing.
 options:
   record:
-    description: The uid of the Keeper record that publishes the application's secret.
+    description:
+      - The uid of the Keeper record that publishes the application's secret.
+      - One of O(record) and O(records) is needed.
     type: str
-    required: true
     aliases: [uid]
+  records:
+    description:
+      - The uids of the records of many applications, which are rotated side by side in one process. One that is named
+        twice counts once.
+      - Each is rotated as with O(record), and none stops or delays another. They are read in one request, and all of
+        them together keep to the limits of Keeper and of Microsoft Graph.
+      - Where two of them name the same application, both are refused before anything is changed, unless one adopts the
+        other, see O(adopt).
+      - A record whose secret others sign in with, such as that of O(admin_record), is rotated when the others have
+        ended.
+    type: list
+    elements: str
   application:
     description:
       - The object id or the client id of the application.
@@ -91,6 +104,23 @@ options:
       - The number of seconds, 900 at the most, to wait until the new secret signs in.
       - It takes Entra seconds, at times minutes.
       - Without it, the record's field of this name counts, else 120.
+    type: int
+  concurrency:
+    description:
+      - With O(records), how many new secrets may be made and not yet published at a time, 64 at the most.
+      - It is the number of secrets that are removed again when the run is ended early. For hundreds of records choose
+        32 or more.
+    type: int
+    default: 8
+  canary:
+    description:
+      - With O(records), so many of them are rotated first, in the order in which they are named. The others begin only
+        when all of these are complete.
+    type: int
+    default: 0
+  max_failures:
+    description:
+      - With O(records), where more of them than this have failed, no other is begun. Without it, there is no limit.
     type: int
 extends_documentation_fragment:
   - keeperpam.azure._attributes
@@ -327,7 +357,8 @@ steps:
 from ..module_utils._python import require_python
 
 OPTIONS = {
-    "record": {"type": "str", "required": True, "aliases": ["uid"]},
+    "record": {"type": "str", "aliases": ["uid"]},
+    "records": {"type": "list", "elements": "str"},
     "application": {"type": "str"},
     "rotate": {"type": "str", "choices": ["always", "expiring"], "default": "always"},
     "min_days_left": {"type": "int", "default": 30},
@@ -338,6 +369,9 @@ OPTIONS = {
     "adopt": {"type": "list", "elements": "str"},
     "verify": {"type": "bool"},
     "verify_timeout": {"type": "int"},
+    "concurrency": {"type": "int", "default": 8},
+    "canary": {"type": "int", "default": 0},
+    "max_failures": {"type": "int"},
 }
 
 

@@ -11,7 +11,7 @@ import inspect
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -51,6 +51,7 @@ class Budget:
         self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
+        self.listener: Callable[[str], None] | None = None  # told of a signal, where it is not raised
 
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
@@ -149,7 +150,10 @@ def catch_signals(budget: Budget) -> None:
     def on_signal(number: int, frame: Any) -> None:
         if not seen and not budget.shielded:
             seen.append(number)
-            raise Stopped("interrupted by " + signal.Signals(number).name)
+            reason = "interrupted by " + signal.Signals(number).name
+            if budget.listener is None:
+                raise Stopped(reason)
+            budget.listener(reason)
 
     caught = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     for number in caught:

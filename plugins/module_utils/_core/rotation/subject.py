@@ -37,8 +37,9 @@ class Company:
         """Return an access token of the identity, as ``fetch`` does, but not the ``refused`` one."""
         return fetch()
 
-    def holdings(self, record_uid: str, application: Application) -> tuple[Holding, ...]:
-        """Return what other records than this one hold, as far as it may be of the application."""
+    def meet(self, record: VaultRecord, application: Application) -> tuple[Holding, ...]:
+        """Return what other records than this one hold, as far as it may be of its application. Raises Refused where
+        one of them rotates the same application."""
         return ()
 
 
@@ -93,7 +94,7 @@ class Subject:
         secret = self.record.secret(FIELD_SECRET)
         self.shown = self.proving(Secret(secret)) if secret else None
         self._must_be_its_own(task.sources, admin)
-        self._held = (*holdings(task.sources), *task.company.holdings(self.record.uid, app))
+        self._held = (*holdings(task.sources), *task.company.meet(self.record, app))
         self.run_name = marker(self.record.uid, uuid.uuid4().hex)
         self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
         # What is so young that no list may show it yet has been seen to sign in: where it does not, the record may have

@@ -376,6 +376,15 @@ class _SdkReply:
         self.reason = ""
 
 
+def not_found(uid: str, option: str) -> BadInput:
+    """Return what is wrong where the application does not see the record that an option names."""
+    return BadInput(
+        f"the record {uid} ({option}) was not found",
+        "it is not shared with the KSM application, or does not exist",
+        "share the record's folder with the application, with edit permission for the application's own record",
+    )
+
+
 def undecipherable(uid: str) -> BadInput:
     """Return what is wrong with a record that cannot be decrypted."""
     return BadInput(
