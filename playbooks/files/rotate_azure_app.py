@@ -411,6 +411,7 @@ class Budget:
         self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
+        self.listener: Callable[[str], None] | None = None  # told of a signal, where it is not raised
 
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
@@ -509,7 +510,10 @@ def catch_signals(budget: Budget) -> None:
     def on_signal(number: int, frame: Any) -> None:
         if not seen and not budget.shielded:
             seen.append(number)
-            raise Stopped("interrupted by " + signal.Signals(number).name)
+            reason = "interrupted by " + signal.Signals(number).name
+            if budget.listener is None:
+                raise Stopped(reason)
+            budget.listener(reason)
 
     caught = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     for number in caught:
@@ -2966,6 +2970,15 @@ class _SdkReply:
         self.reason = ""
 
 
+def not_found(uid: str, option: str) -> BadInput:
+    """Return what is wrong where the application does not see the record that an option names."""
+    return BadInput(
+        f"the record {uid} ({option}) was not found",
+        "it is not shared with the KSM application, or does not exist",
+        "share the record's folder with the application, with edit permission for the application's own record",
+    )
+
+
 def undecipherable(uid: str) -> BadInput:
     """Return what is wrong with a record that cannot be decrypted."""
     return BadInput(
@@ -4373,8 +4386,9 @@ class Company:
         """Return an access token of the identity, as ``fetch`` does, but not the ``refused`` one."""
         return fetch()
 
-    def holdings(self, record_uid: str, application: Application) -> tuple[Holding, ...]:
-        """Return what other records than this one hold, as far as it may be of the application."""
+    def meet(self, record: VaultRecord, application: Application) -> tuple[Holding, ...]:
+        """Return what other records than this one hold, as far as it may be of its application. Raises Refused where
+        one of them rotates the same application."""
         return ()
 
 
@@ -4429,7 +4443,7 @@ class Subject:
         secret = self.record.secret(FIELD_SECRET)
         self.shown = self.proving(Secret(secret)) if secret else None
         self._must_be_its_own(task.sources, admin)
-        self._held = (*holdings(task.sources), *task.company.holdings(self.record.uid, app))
+        self._held = (*holdings(task.sources), *task.company.meet(self.record, app))
         self.run_name = marker(self.record.uid, uuid.uuid4().hex)
         self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
         # What is so young that no list may show it yet has been seen to sign in: where it does not, the record may have

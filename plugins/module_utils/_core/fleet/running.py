@@ -74,7 +74,7 @@ class Run:
         self._budget.listener = self._stop.ask_for
         last = self._look_ahead()
         for uid, problem in self._broken.items():
-            facts = {"record": uid, **({"title": self._titles[uid]} if uid in self._titles else {})}
+            facts = {"record": uid, "title": self._titles[uid]} if uid in self._titles else {}
             self._tell(uid, ended(problem, facts, Log(_nothing)))
         Fleet(
             Schedule(order.uids, order.concurrency, order.canary, order.max_failures, last, self._broken),
