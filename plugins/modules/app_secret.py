@@ -146,6 +146,9 @@ notes:
     C(localhost), as the playbook C(keeperpam.azure.rotate) does. Within a play over other hosts, C(run_once) together
     with C(delegate_to) set to C(localhost) rotates once for each batch (C(serial)), and with the strategy C(free) once
     for each host.
+  - With O(records), a signal ends the run with every application either old or new, and a result for each. A thousand
+    applications take some minutes. Keeper allows 100 calls of a kind in a row, and then wants a silence of 10 seconds.
+    Other programs that use the same Keeper configuration meanwhile share that limit.
   - A run takes 290 seconds at the most with a O(verify_timeout) of 120, whatever the services do.
 seealso:
   - name: Keeper's page on rotating Azure application secrets
@@ -181,6 +184,16 @@ EXAMPLES = r"""
   delegate_to: localhost
   run_once: true
 
+- name: Rotate hundreds of applications, a few of them first, and stop where something is wrong
+  keeperpam.azure.app_secret:
+    records: "{{ application_record_uids }}"
+    pam_config: "{{ pam_configuration_uid }}"
+    rotate: expiring
+    concurrency: 32
+    canary: 3
+    max_failures: 5
+    keeper_config_file: /etc/keeper/ksm-config.json
+
 - name: Let the admin application rotate its own secret, from its own record
   keeperpam.azure.app_secret:
     record: "{{ rotator_record_uid }}"
@@ -214,7 +227,7 @@ EXAMPLES = r"""
 RETURN = r"""
 status:
   description:
-    - How the rotation ended.
+    - How the rotation ended. With O(records) it is the worst of all ends.
     - V(rotated) and V(unchanged) are complete; V(planned) is what check mode says of a rotation that would be made.
     - V(bad_input) and V(refused) have changed nothing; with V(rolled_back) a new secret was made and removed again.
     - With V(incomplete) the new secret is published and valid, but old ones remain; with V(orphan) a new secret may
@@ -229,6 +242,47 @@ msg:
   sample: >-
     billing-api was rotated: its secret f0b0b335-1d71-4883-8f98-567911bfdca6 is valid until
     2027-09-09T19:50:29.3086381Z, 1 old removed.
+counts:
+  description: How many records have ended in which way, by status.
+  type: dict
+  returned: with O(records)
+  sample: {rotated: 198, refused: 2}
+results:
+  description:
+    - How the rotation of each record ended, in the order of O(records). What is described here for one record is in
+      each entry, as far as it is there.
+    - Where all entries together are too large for an event of the Automation Platform, they hold what is listed here,
+      RV(key_id) and RV(expires), and messages are cut.
+  type: list
+  elements: dict
+  returned: with O(records), when the records could be read
+  contains:
+    record:
+      description: The uid of the record.
+      type: str
+      sample: ZmpJl4qCXJEi0ohFKzzQaA
+    title:
+      description: The title of the record. Empty where it was not found.
+      type: str
+      sample: billing-api
+    status:
+      description: How it ended, as RV(status). V(refused) also where it was not begun.
+      type: str
+      sample: rotated
+    changed:
+      description: Whether anything was changed.
+      type: bool
+      sample: true
+    failed:
+      description: Whether it failed.
+      type: bool
+      sample: false
+    msg:
+      description: What happened, why, and what to do next.
+      type: str
+      sample: >-
+        ROTATED 'billing-api' (ZmpJl4qCXJEi0ohFKzzQaA): billing-api was rotated: its secret
+        f0b0b335-1d71-4883-8f98-567911bfdca6 is valid until 2027-09-09T19:50:29.3086381Z. 1 old removed.
 record:
   description: The uid of the record.
   type: str
@@ -328,7 +382,7 @@ checks:
   description: What was looked at, and what it has shown.
   type: list
   elements: dict
-  returned: in check mode
+  returned: in check mode, with O(record)
   contains:
     name:
       description: What was looked at.
