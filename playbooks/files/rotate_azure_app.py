@@ -379,7 +379,8 @@ class Outlet:
 
 
 # Seconds that each phase may take: with the defaults (verify_timeout 120 s, retire_after 30 s) 480 s for a whole run at
-# the most. It ends with RETIRE and REVIEW, or with UNDO. Making room also waits for what becomes due soon.
+# the most. It ends with RETIRE and REVIEW, or with UNDO, before which RETIRE is cut short where all of the time was
+# used. Making room also waits for what becomes due soon.
 RESOLVE, ROOM, CREATE, PUBLISH, SETTLE, RETIRE, REVIEW, UNDO = 45.0, 15.0, 35.0, 45.0, 150.0, 35.0, 5.0, 35.0
 # An old secret that becomes due within so many seconds is waited for.
 SOON = 120.0
@@ -404,10 +405,22 @@ class Wait:
     personal: bool = False
 
 
+def room_time(wait: float) -> float:
+    """Return the seconds that making room may take, where an old secret becomes due ``wait`` seconds after another."""
+    return ROOM + min(wait, SOON)
+
+
+def rotating_time(verify: float, wait: float) -> float:
+    """Return the seconds that a rotation may take once all is resolved: ``verify`` of them to prove the new secret, and
+    ``wait`` until an old one is due."""
+    return room_time(wait) + CREATE + verify + PUBLISH + SETTLE + RETIRE + REVIEW
+
+
 class Budget:
     """The time that is left (seconds, monotonic clock). Outside of a phase it is unlimited."""
 
     def __init__(self) -> None:
+        self._begun = time.monotonic()
         self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
@@ -416,6 +429,10 @@ class Budget:
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
         return max(0.0, self._end - time.monotonic())
+
+    def spent(self) -> float:
+        """Seconds since this was made."""
+        return time.monotonic() - self._begun
 
     @staticmethod
     def awake() -> float:
@@ -3704,11 +3721,11 @@ class Publishing:
         """
         before = {label: self._record.secret(label) for label in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES)}
         with self._budget.phase("put the former secret back", PUBLISH):
-            for attempt in range(1, _SAVES + 1):
+            for attempt in range(1, _SAVES + 2):  # the last one is but a look at what became of the last save
                 current = self._reread()
                 if current.secret(FIELD_SECRET) == before[FIELD_SECRET]:
                     return True
-                if not self.shows_ours(current):
+                if not self.shows_ours(current) or attempt > _SAVES:
                     return False
                 try:
                     self._vault.save(current.with_values(before, (FIELD_SECRET,)))
@@ -4859,14 +4876,14 @@ class Retiring:
         except (NotDone, Unsure) as problem:
             self._log.say(f"not removed before the wait: {problem}")
 
-    def retire(self) -> None:
-        """Remove what is due. One that fails keeps no other from being removed.
+    def retire(self, seconds: float) -> None:
+        """Remove what is due, within so many seconds. One that fails keeps no other from being removed.
 
         Raises NotDone for one that was not removed, Gone, Superseded, TakenOver, RotationError, Stopped.
         """
         problem: NotDone | None = None
         try:
-            with self._budget.phase("remove the old secrets", RETIRE):
+            with self._budget.phase("remove the old secrets", seconds):
                 self._late = self._making.look() if self._making.unanswered() else []
                 while True:
                     self._confirm(patient=True)
@@ -5034,15 +5051,15 @@ class Room:
         self._vault, self.record, self._evidence = vault, record, evidence
         self._making, self._shown, self._known, self._budget, self._log = making, shown, known, budget, log
 
-    def make(self, limit: float) -> None:
-        """Remove one secret that has to go, waiting up to ``limit`` seconds for it to be due.
+    def make(self, seconds: float) -> None:
+        """Remove one secret that has to go, within so many seconds, and wait for it to be due where that suffices.
 
         Raises Refused where none may go, or where it is not removed; Stopped.
         """
         self._log.say("the application holds as many secrets as it may; making room")
         problem: Refused | None = None
         try:
-            with self._budget.phase("make room for a new secret", ROOM + min(limit, SOON)):
+            with self._budget.phase("make room for a new secret", seconds):
                 for attempt in range(1, 1000):
                     self._evidence.forget()
                     self._must_be_the_same()
@@ -5192,9 +5209,11 @@ def rotate(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, ch
         try:
             with budget.phase("resolve the application", RESOLVE):
                 rotation = Rotation(prepare(), http, budget, log, facts)
+                if check:
+                    return rotation.describe()
         except Stopped as stop:
             raise Refused("nothing was changed", str(stop), "run it again") from None
-        return rotation.describe() if check else (yield from _to_the_end(rotation, budget))
+        return (yield from _to_the_end(rotation, budget))
     except RotationError as problem:
         budget.shield()
         facts.update(problem.facts)
@@ -5225,6 +5244,9 @@ class Rotation:
         number = len(self._application.credentials)
         log.say(f"{self._name} ({self._application.client_id}) has {number} secret(s); {self._plan.reason}")
         self._making = Making(self._graph, self._application, subject.run_name, budget, log)
+        wait = self._policy.retire_after.total_seconds()
+        self._room_time = room_time(wait)
+        self._until = rotating_time(max(SHORTEST_LIMIT, self._policy.verify_timeout), wait)
         self._publishing: Publishing | None = None
         self._retiring: Retiring | None = None
         self._new: Credential | None = None  # what the vault shows and will show, once that is decided
@@ -5269,6 +5291,7 @@ class Rotation:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
         if self._plan.action != KEEP or not (yield from self._keep()):
             yield Wait(makes=True, personal=self._application.two_secrets)
+            self._until += self._budget.spent()
             new, secret = self._make()
             proving = self._subject.proving(secret)
             self._prove(proving)
@@ -5297,7 +5320,8 @@ class Rotation:
                 "run it again; set verify to false if it cannot sign in from this host",
             ) from None
         if self._plan.outlook.left_overs:
-            self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
+            with self._budget.phase("save the record as it is", PUBLISH):
+                self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
             self._subject.evidence.forget()
         self._new = shown
         text = self._subject.record.secret(FIELD_SECRET)
@@ -5337,9 +5361,11 @@ class Rotation:
             budget=self._budget,
             log=self._log,
         )
+        began = self._budget.spent()
         try:
-            place.make(self._policy.retire_after.total_seconds())
+            place.make(self._room_time)
         finally:
+            self._room_time -= self._budget.spent() - began
             self._subject.record = place.record
 
     def _publish(self, new: Credential, secret: Secret, proving: Proving) -> Publishing:
@@ -5442,7 +5468,7 @@ class Rotation:
             if seconds:
                 settling = Settling(proving, retiring.new_is_listed, self._budget, self._log)
                 yield from settling.steps(seconds, retiring.early)
-            retiring.retire()
+            retiring.retire(self._retire_time())
             self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:
             self._superseded = other.key_id
@@ -5455,6 +5481,12 @@ class Rotation:
             )
             raise self._final from None
 
+    def _retire_time(self) -> float:
+        """Return the seconds that removing old secrets may take: what undoes a new one that is gone has to fit in."""
+        if self._publishing is None:
+            return RETIRE
+        return max(REVIEW, min(RETIRE, self._until - UNDO - self._budget.spent()))
+
     def _taken_away(self, new: Credential, publishing: Publishing) -> RotationError:
         """Somebody has taken the published secret away: let the record show the former one again, if that is possible.
 
@@ -5462,18 +5494,22 @@ class Rotation:
         """
         name = self._name
         self._log.say(f"somebody has taken the new secret {new.key_id} away")
+        why, is_back = "there is no former secret that could be put back", False
         try:
-            if self._former_is_there() and publishing.put_back():
-                with self._budget.phase("undo", UNDO):
-                    self._making.undo()
-                return RolledBack(
-                    f"somebody has taken the new secret of {name} away, and the record shows the former one again",
-                    "this run or its secret was taken for something else",
-                    "see who removes its secrets, then run it again",
-                )
-            why = "there is no former secret that could be put back"
+            with self._budget.phase("put the former secret back", UNDO):
+                if self._former_is_there():
+                    why = "the record shows something else by now, or could not be saved"
+                    is_back = publishing.put_back()
+                    if is_back:
+                        self._making.undo()  # what is gone may come back where a replica has it still
         except (Exception, Stopped) as problem:
             why = f"the former secret could not be put back: {_why(problem)}"
+        if is_back:
+            return RolledBack(
+                f"somebody has taken the new secret of {name} away, and the record shows the former one again",
+                "this run or its secret was taken for something else",
+                "see who removes its secrets, then run it again",
+            )
         return self._incomplete(
             new, f"the vault shows a secret that somebody has taken away; {why}", "run it again at once", None
         )

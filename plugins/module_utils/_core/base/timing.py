@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from .errors import OutOfTime, Stopped
 
 # Seconds that each phase may take: with the defaults (verify_timeout 120 s, retire_after 30 s) 480 s for a whole run at
-# the most. It ends with RETIRE and REVIEW, or with UNDO. Making room also waits for what becomes due soon.
+# the most. It ends with RETIRE and REVIEW, or with UNDO, before which RETIRE is cut short where all of the time was
+# used. Making room also waits for what becomes due soon.
 RESOLVE, ROOM, CREATE, PUBLISH, SETTLE, RETIRE, REVIEW, UNDO = 45.0, 15.0, 35.0, 45.0, 150.0, 35.0, 5.0, 35.0
 # An old secret that becomes due within so many seconds is waited for.
 SOON = 120.0
@@ -44,10 +45,22 @@ class Wait:
     personal: bool = False
 
 
+def room_time(wait: float) -> float:
+    """Return the seconds that making room may take, where an old secret becomes due ``wait`` seconds after another."""
+    return ROOM + min(wait, SOON)
+
+
+def rotating_time(verify: float, wait: float) -> float:
+    """Return the seconds that a rotation may take once all is resolved: ``verify`` of them to prove the new secret, and
+    ``wait`` until an old one is due."""
+    return room_time(wait) + CREATE + verify + PUBLISH + SETTLE + RETIRE + REVIEW
+
+
 class Budget:
     """The time that is left (seconds, monotonic clock). Outside of a phase it is unlimited."""
 
     def __init__(self) -> None:
+        self._begun = time.monotonic()
         self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
@@ -56,6 +69,10 @@ class Budget:
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
         return max(0.0, self._end - time.monotonic())
+
+    def spent(self) -> float:
+        """Seconds since this was made."""
+        return time.monotonic() - self._begun
 
     @staticmethod
     def awake() -> float:

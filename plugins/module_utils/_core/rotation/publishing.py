@@ -124,11 +124,11 @@ class Publishing:
         """
         before = {label: self._record.secret(label) for label in (FIELD_SECRET, FIELD_KEY_ID, FIELD_EXPIRES)}
         with self._budget.phase("put the former secret back", PUBLISH):
-            for attempt in range(1, _SAVES + 1):
+            for attempt in range(1, _SAVES + 2):  # the last one is but a look at what became of the last save
                 current = self._reread()
                 if current.secret(FIELD_SECRET) == before[FIELD_SECRET]:
                     return True
-                if not self.shows_ours(current):
+                if not self.shows_ours(current) or attempt > _SAVES:
                     return False
                 try:
                     self._vault.save(current.with_values(before, (FIELD_SECRET,)))

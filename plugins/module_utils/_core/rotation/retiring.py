@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from ..base.errors import OutOfTime, RotationError, Stopped
 from ..base.redact import Log
-from ..base.timing import RETIRE, REVIEW, SOON, Budget
+from ..base.timing import REVIEW, SOON, Budget
 from ..services.application import Application, Credential, guid
 from ..services.entra import Answer
 from ..services.graph import Graph, NotDone
@@ -134,14 +134,14 @@ class Retiring:
         except (NotDone, Unsure) as problem:
             self._log.say(f"not removed before the wait: {problem}")
 
-    def retire(self) -> None:
-        """Remove what is due. One that fails keeps no other from being removed.
+    def retire(self, seconds: float) -> None:
+        """Remove what is due, within so many seconds. One that fails keeps no other from being removed.
 
         Raises NotDone for one that was not removed, Gone, Superseded, TakenOver, RotationError, Stopped.
         """
         problem: NotDone | None = None
         try:
-            with self._budget.phase("remove the old secrets", RETIRE):
+            with self._budget.phase("remove the old secrets", seconds):
                 self._late = self._making.look() if self._making.unanswered() else []
                 while True:
                     self._confirm(patient=True)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from ..base.errors import OutOfTime, Refused
 from ..base.redact import Log
-from ..base.timing import ROOM, SOON, Budget
+from ..base.timing import Budget
 from ..services.application import Application, Credential
 from ..services.entra import Answer
 from ..services.graph import NotDone
@@ -49,15 +49,15 @@ class Room:
         self._vault, self.record, self._evidence = vault, record, evidence
         self._making, self._shown, self._known, self._budget, self._log = making, shown, known, budget, log
 
-    def make(self, limit: float) -> None:
-        """Remove one secret that has to go, waiting up to ``limit`` seconds for it to be due.
+    def make(self, seconds: float) -> None:
+        """Remove one secret that has to go, within so many seconds, and wait for it to be due where that suffices.
 
         Raises Refused where none may go, or where it is not removed; Stopped.
         """
         self._log.say("the application holds as many secrets as it may; making room")
         problem: Refused | None = None
         try:
-            with self._budget.phase("make room for a new secret", ROOM + min(limit, SOON)):
+            with self._budget.phase("make room for a new secret", seconds):
                 for attempt in range(1, 1000):
                     self._evidence.forget()
                     self._must_be_the_same()

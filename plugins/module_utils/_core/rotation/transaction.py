@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from ..base.errors import Incomplete, Orphan, Refused, RolledBack, RotationError, Stopped
 from ..base.redact import Log, Secret
-from ..base.timing import RESOLVE, SOON, UNDO, Budget, Wait, drive
+from ..base.timing import PUBLISH, RESOLVE, RETIRE, REVIEW, SOON, UNDO, Budget, Wait, drive, room_time, rotating_time
 from ..services.application import Credential, format_time, guid
 from ..services.entra import Answer
 from ..services.graph import NotDone
@@ -59,9 +59,11 @@ def rotate(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, ch
         try:
             with budget.phase("resolve the application", RESOLVE):
                 rotation = Rotation(prepare(), http, budget, log, facts)
+                if check:
+                    return rotation.describe()
         except Stopped as stop:
             raise Refused("nothing was changed", str(stop), "run it again") from None
-        return rotation.describe() if check else (yield from _to_the_end(rotation, budget))
+        return (yield from _to_the_end(rotation, budget))
     except RotationError as problem:
         budget.shield()
         facts.update(problem.facts)
@@ -92,6 +94,9 @@ class Rotation:
         number = len(self._application.credentials)
         log.say(f"{self._name} ({self._application.client_id}) has {number} secret(s); {self._plan.reason}")
         self._making = Making(self._graph, self._application, subject.run_name, budget, log)
+        wait = self._policy.retire_after.total_seconds()
+        self._room_time = room_time(wait)
+        self._until = rotating_time(max(SHORTEST_LIMIT, self._policy.verify_timeout), wait)
         self._publishing: Publishing | None = None
         self._retiring: Retiring | None = None
         self._new: Credential | None = None  # what the vault shows and will show, once that is decided
@@ -136,6 +141,7 @@ class Rotation:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
         if self._plan.action != KEEP or not (yield from self._keep()):
             yield Wait(makes=True, personal=self._application.two_secrets)
+            self._until += self._budget.spent()
             new, secret = self._make()
             proving = self._subject.proving(secret)
             self._prove(proving)
@@ -164,7 +170,8 @@ class Rotation:
                 "run it again; set verify to false if it cannot sign in from this host",
             ) from None
         if self._plan.outlook.left_overs:
-            self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
+            with self._budget.phase("save the record as it is", PUBLISH):
+                self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
             self._subject.evidence.forget()
         self._new = shown
         text = self._subject.record.secret(FIELD_SECRET)
@@ -204,9 +211,11 @@ class Rotation:
             budget=self._budget,
             log=self._log,
         )
+        began = self._budget.spent()
         try:
-            place.make(self._policy.retire_after.total_seconds())
+            place.make(self._room_time)
         finally:
+            self._room_time -= self._budget.spent() - began
             self._subject.record = place.record
 
     def _publish(self, new: Credential, secret: Secret, proving: Proving) -> Publishing:
@@ -309,7 +318,7 @@ class Rotation:
             if seconds:
                 settling = Settling(proving, retiring.new_is_listed, self._budget, self._log)
                 yield from settling.steps(seconds, retiring.early)
-            retiring.retire()
+            retiring.retire(self._retire_time())
             self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:
             self._superseded = other.key_id
@@ -322,6 +331,12 @@ class Rotation:
             )
             raise self._final from None
 
+    def _retire_time(self) -> float:
+        """Return the seconds that removing old secrets may take: what undoes a new one that is gone has to fit in."""
+        if self._publishing is None:
+            return RETIRE
+        return max(REVIEW, min(RETIRE, self._until - UNDO - self._budget.spent()))
+
     def _taken_away(self, new: Credential, publishing: Publishing) -> RotationError:
         """Somebody has taken the published secret away: let the record show the former one again, if that is possible.
 
@@ -329,18 +344,22 @@ class Rotation:
         """
         name = self._name
         self._log.say(f"somebody has taken the new secret {new.key_id} away")
+        why, is_back = "there is no former secret that could be put back", False
         try:
-            if self._former_is_there() and publishing.put_back():
-                with self._budget.phase("undo", UNDO):
-                    self._making.undo()
-                return RolledBack(
-                    f"somebody has taken the new secret of {name} away, and the record shows the former one again",
-                    "this run or its secret was taken for something else",
-                    "see who removes its secrets, then run it again",
-                )
-            why = "there is no former secret that could be put back"
+            with self._budget.phase("put the former secret back", UNDO):
+                if self._former_is_there():
+                    why = "the record shows something else by now, or could not be saved"
+                    is_back = publishing.put_back()
+                    if is_back:
+                        self._making.undo()  # what is gone may come back where a replica has it still
         except (Exception, Stopped) as problem:
             why = f"the former secret could not be put back: {_why(problem)}"
+        if is_back:
+            return RolledBack(
+                f"somebody has taken the new secret of {name} away, and the record shows the former one again",
+                "this run or its secret was taken for something else",
+                "see who removes its secrets, then run it again",
+            )
         return self._incomplete(
             new, f"the vault shows a secret that somebody has taken away; {why}", "run it again at once", None
         )
