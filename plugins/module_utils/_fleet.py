@@ -25,6 +25,7 @@ from ._core.rotation.policy import Policy, is_record_uid
 from ._core.services.http import Http
 from ._core.services.vault import VaultRecord
 from ._module import Module
+from ._progress import Progress
 
 # From the best to the worst.
 _ORDER = ("unchanged", "planned", "rotated", "bad_input", "refused", "rolled_back", "incomplete", "orphan", "error")
@@ -56,9 +57,11 @@ def rotate_all(module: Module, setting: _Setting, budget: Budget, log: Log) -> d
     if not uids:
         return {"status": "unchanged", "msg": "UNCHANGED 0 records", "results": [], "counts": {}, "changed": False}
     entries: dict[str, dict[str, Any]] = {}
+    progress = Progress(module._tmpdir, len(uids))
 
     def tell(uid: str, outcome: Outcome) -> None:
-        entries[uid] = _entry(uid, outcome)
+        entries[uid] = entry = _entry(uid, outcome)
+        progress.ended(entry["msg"], entry["failed"])
 
     order = Order(
         uids=uids,
@@ -72,7 +75,10 @@ def rotate_all(module: Module, setting: _Setting, budget: Budget, log: Log) -> d
     )
     began = time.monotonic()
     run = Run(order, budget, log, tell)
-    run.run()
+    try:
+        run.run()
+    finally:
+        progress.close()
     budget.shield()
     log.say(f"{len(uids)} records in {time.monotonic() - began:.0f} s; {run.throttled} requests were throttled")
     return summary([entries[uid] for uid in uids])
