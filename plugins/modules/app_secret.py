@@ -149,6 +149,8 @@ notes:
   - With O(records), a signal ends the run with every application either old or new, and a result for each. A thousand
     applications take some minutes. Keeper allows 100 calls of a kind in a row, and then wants a silence of 10 seconds.
     Other programs that use the same Keeper configuration meanwhile share that limit.
+  - With O(records), where the module runs on the controller as the user of the play and not with C(async), a line for
+    each application is shown on stderr as it ends.
   - A run takes 290 seconds at the most with a O(verify_timeout) of 120, whatever the services do.
 seealso:
   - name: Keeper's page on rotating Azure application secrets

@@ -196,3 +196,16 @@ def test_what_somebody_does_to_a_record_meanwhile_is_seen_by_its_rotation():
         assert statuses(result) == ["rotated"] * 3
         assert touched
         assert fleet.worlds[1].record.value("notes") == "hello"
+
+
+def test_applications_of_personal_accounts_are_within_their_own_limit():
+    with make_fleet(8) as fleet:
+        judge = FleetJudge(fleet)
+        fleet.first.sandbox.directory.throttle = True
+        for world in fleet.worlds:
+            world.app.audience = "AzureADandPersonalMicrosoftAccount"
+        result = fleet.run()
+        judge.judge(result)
+        judge.complete()
+        assert judge.verdict.problems == []
+        assert statuses(result) == ["rotated"] * 8
