@@ -129,7 +129,7 @@ class Graph:
     def _count(self, request: Request, grant: Grant, personal: bool) -> None:
         """Graph's limits on writes, of an application in the tenant: what is refused does not count."""
         now = time.monotonic()
-        for kind in {False, personal}:
+        for kind in sorted({False, personal}):
             most, seconds = WRITES[kind]
             with self.directory.lock:
                 taken = self._writes[(grant.client_id, kind)]
@@ -139,7 +139,7 @@ class Graph:
                     taken.append(now)
                     continue
                 wait = taken[0] + seconds - now
-            response = self.error(request, 429, "TooManyRequests", "Please retry again later.", status="429")
+            response = self.error(request, 429, "TooManyRequests", "Please retry again later.")
             response.headers["Retry-After"] = f"{wait:.3f}"
             raise Refusal(response)
 

@@ -51,9 +51,11 @@ class Member:
                     return wait
                 problem = None
         except StopIteration as end:
-            outcome: Outcome = end.value
+            return self._ended(end.value)
         except BaseException as bug:
-            outcome = failed_by(bug, self.uid, self.title)
+            return self._ended(failed_by(bug, self.uid, self.title))
+
+    def _ended(self, outcome: Outcome) -> Outcome:
         self._turn.close()
         return outcome
 
