@@ -82,7 +82,7 @@ def when(fleet: FleetWorld, op: str, number: int, act: Callable[[int], None]) ->
 
 @pytest.mark.parametrize("op", ["addPassword", "removePassword"])
 def test_a_signal_ends_it_with_the_truth_about_each(op: str) -> None:
-    with make_fleet(24, retire_after="3s") as fleet:
+    with make_fleet(18, retire_after="3s") as fleet:
         judge = FleetJudge(fleet)
         fleet.first.sandbox.faults.latency = lambda op: 0.03
         result = fleet.run(concurrency=6, watch=when(fleet, op, 9, lambda pid: os.kill(pid, signal.SIGTERM)))
