@@ -38,6 +38,7 @@ import contextlib
 import copy
 import errno
 import functools
+import inspect
 import itertools
 import json
 import logging
@@ -56,7 +57,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -391,6 +392,17 @@ _GRACE = 1.0
 _AGAIN = 5.0  # the alarm comes again, in case it meets code that swallows what it raises, as callbacks do
 _AWAKE = getattr(time, "CLOCK_BOOTTIME", None)  # macOS and Windows have none
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there only calls and pauses end a phase
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What work that is done step by step waits for: so many seconds, or its turn to make a secret (``makes``), of an
+    application that is open to ``personal`` accounts or not."""
+
+    seconds: float = 0.0
+    makes: bool = False
+    personal: bool = False
 
 
 def room_time(wait: float) -> float:
@@ -412,6 +424,7 @@ class Budget:
         self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
+        self.listener: Callable[[str], None] | None = None  # told of a signal, where it is not raised
 
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
@@ -453,10 +466,18 @@ class Budget:
         if self.left() <= 0:
             raise self._over()
 
-    def pause(self, seconds: float) -> None:
-        """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
+    def admit(self) -> None:
+        """Raise Stopped where nothing further may be begun, such as a request."""
+        self.check()
+
+    def fits(self, seconds: float) -> None:
+        """Raise OutOfTime when the phase would end before, or has ended."""
         if not 0 <= seconds < self.left():
             raise self._over()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
+        self.fits(seconds)
         time.sleep(seconds)
 
     def on_alarm(self, number: int, frame: Any) -> None:
@@ -475,6 +496,26 @@ class Budget:
             signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0, _AGAIN)
 
 
+def drive(steps: Generator[Wait, None, _Result], budget: Budget) -> _Result:
+    """Do work that is done step by step, waiting between the steps; return what it returns. What ends a wait early is
+    raised where the work waits."""
+    problem: BaseException | None = None
+    while True:
+        try:
+            while True:
+                step = next(steps) if problem is None else steps.throw(problem)
+                problem = None
+                if step.seconds:
+                    budget.pause(step.seconds)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+        except BaseException as failure:
+            if inspect.getgeneratorstate(steps) == inspect.GEN_CLOSED:  # the work itself has failed
+                raise
+            problem = failure
+
+
 def catch_signals(budget: Budget) -> None:
     """Turn the first SIGTERM, SIGINT or SIGHUP of this process into Stopped, and the end of a phase into OutOfTime.
 
@@ -486,7 +527,10 @@ def catch_signals(budget: Budget) -> None:
     def on_signal(number: int, frame: Any) -> None:
         if not seen and not budget.shielded:
             seen.append(number)
-            raise Stopped("interrupted by " + signal.Signals(number).name)
+            reason = "interrupted by " + signal.Signals(number).name
+            if budget.listener is None:
+                raise Stopped(reason)
+            budget.listener(reason)
 
     caught = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     for number in caught:
@@ -882,6 +926,13 @@ class Line:
         self.awaited = ""  # what is being waited for, where
         self.where = ""  # host and address
         self.families: dict[str, int] = {}  # by host, the family of the address that was connected to last
+        self.socket: socket.socket | None = None  # what the request is sent over
+
+    def cut(self) -> None:
+        """Let what waits for an answer fail at once; for another thread than the one that waits."""
+        if self.socket is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
 @functools.cache
@@ -1010,6 +1061,7 @@ class _Connection:
             super().connect()  # type: ignore[misc]
         except (OSError, ValueError, HTTPError, HTTPException) as problem:
             raise self._failed(problem, target, proxy) from None
+        self._line.socket = self.sock
 
     def _failed(self, problem: Exception, target: str, proxy: str) -> NotConnected:
         if isinstance(problem, UnicodeError):
@@ -1043,6 +1095,7 @@ class _Connection:
     def request(self, *arguments: Any, **options: Any) -> None:
         """Send the request."""
         self._line.sent = True
+        self._line.socket = self.sock
         self._line.where = self._where
         self._line.awaited = f"the answer of {self._where}"
         super().request(*arguments, **options)  # type: ignore[misc]
@@ -1287,18 +1340,67 @@ def pause_before(attempt: int, asked: float | None = None) -> float:
     return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (attempt - 2)) * random.uniform(0.75, 1.25)
 
 
+class Pace:
+    """The pace at which requests are sent: each as soon as it is there. Whoever shares a limit has another one."""
+
+    def wait(self, method: str, url: str, budget: Budget) -> None:
+        """Wait until such a request may be sent. Raises Stopped."""
+
+    def book(self, name: str, budget: Budget) -> None:
+        """Wait so already now that the next request to the endpoint of that name need not. Raises Stopped."""
+
+    def answered(self, method: str, url: str, reply: Reply | None) -> None:
+        """Note the answer to a request that was waited for; None where there was none."""
+
+
+class Lines:
+    """Sessions, each with its line, that are used by one caller at a time and kept alive between calls."""
+
+    def __init__(self) -> None:
+        self._idle: list[tuple[requests.Session, Line]] = []
+        self._families: dict[str, int] = {}
+        self.busy: dict[Line, Budget] = {}  # whose request is under way on it
+
+    def take(self, fresh: bool, local: bool) -> tuple[requests.Session, Line]:
+        """Return a session, one without any connection where it must be ``fresh``. Raises NotConnected."""
+        try:
+            return self._new(local) if fresh else self._idle.pop()
+        except IndexError:
+            return self._new(local)
+
+    def _new(self, local: bool) -> tuple[requests.Session, Line]:
+        line = Line()
+        line.families = self._families
+        session = Session(line)
+        session.trust_env = not local  # proxies, above all
+        return session, line
+
+    def keep(self, session: requests.Session, line: Line) -> None:
+        """Let somebody else have the session."""
+        line.socket = None
+        self._idle.append((session, line))
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        while self._idle:
+            self._idle.pop()[0].close()
+
+
 class Http:
-    """The one way out. Not for use by several threads.
+    """The one way out. Not for use by several threads, unlike its ``lines``.
 
     ``local`` is for services of this host and its link: through no proxy, and given up quickly where none is there.
     """
 
-    def __init__(self, budget: Budget, log: Log, local: bool = False) -> None:
+    def __init__(
+        self, budget: Budget, log: Log, local: bool = False, lines: Lines | None = None, pace: Pace | None = None
+    ) -> None:
         self._budget = budget
         self._log = log
         self._local = local
+        self._lines = lines or Lines()
         self._line = Line()
-        self._session: requests.Session | None = None
+        self.pace = pace or Pace()
 
     def call(
         self,
@@ -1356,22 +1458,31 @@ class Http:
             attempt += 1
 
     def _once(self, request: dict[str, Any], fresh: bool) -> Reply:
-        self._line.sent, self._line.awaited = False, ""
-        self._budget.check()
+        self._line = Line()
+        self.pace.wait(request["method"], request["url"], self._budget)
+        reply = None
         try:
-            if fresh:
-                with self._new_session() as session:
-                    return self._send(session, request)
-            if self._session is None:
-                self._session = self._new_session()
-            return self._send(self._session, request)
+            self._budget.admit()
+            session, self._line = self._lines.take(fresh, self._local)
+            reply = self._over(session, request, fresh)
+            return reply
         except NotConnected as problem:
             raise Unanswered(str(problem), False, problem.todo, problem.lasting) from None
+        finally:
+            self.pace.answered(request["method"], request["url"], reply)
 
-    def _new_session(self) -> requests.Session:
-        session = Session(self._line)
-        session.trust_env = not self._local  # proxies, above all
-        return session
+    def _over(self, session: requests.Session, request: dict[str, Any], fresh: bool) -> Reply:
+        line, lines = self._line, self._lines
+        line.sent, line.awaited = False, ""
+        lines.busy[line] = self._budget
+        try:
+            return self._send(session, request)
+        finally:
+            del lines.busy[line]
+            if fresh:
+                session.close()
+            else:
+                lines.keep(session, line)
 
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
         left = max(self._budget.left(), 0.01)
@@ -1401,8 +1512,7 @@ class Http:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            self._session.close()
+        self._lines.close()
 
 
 # ---- services.managed_identity --------------------------------------------------------------------------------------
@@ -2543,6 +2653,8 @@ _T = TypeVar("_T")
 _THROTTLE_PAUSE = 11.0
 _KEY_CHANGES = 3
 _TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
+# Keeper's names of the two calls.
+READ, SAVE = "get_secret", "update_secret"
 _NEEDED = ("clientId", "privateKey", "appKey")
 
 
@@ -2765,7 +2877,7 @@ class Vault:
 
     def _read(self, wanted: list[str]) -> tuple[dict[str, VaultRecord], set[Any]]:
         try:
-            answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
+            answer = self._patiently(READ, lambda: self._sdk.get_secrets(wanted, full_response=True))
         except (_Answered, Unanswered) as problem:
             raise _not_read("the record" if wanted else "the records", problem) from None
         found: dict[str, VaultRecord] = {}
@@ -2776,6 +2888,10 @@ class Vault:
             if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
                 found[record.uid] = record
         return found, lost
+
+    def await_turn(self) -> None:
+        """Wait until a save may be sent: what is to be fresh then is looked at afterwards. Raises Stopped."""
+        self._http.pace.book(SAVE, self._budget)
 
     def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
         """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
@@ -2893,6 +3009,15 @@ class _SdkReply:
         self.status_code = reply.status
         self.text = reply.text
         self.reason = ""
+
+
+def not_found(uid: str, option: str) -> BadInput:
+    """Return what is wrong where the application does not see the record that an option names."""
+    return BadInput(
+        f"the record {uid} ({option}) was not found",
+        "it is not shared with the KSM application, or does not exist",
+        "share the record's folder with the application, with edit permission for the application's own record",
+    )
 
 
 def undecipherable(uid: str) -> BadInput:
@@ -3594,6 +3719,7 @@ class Publishing:
         current, conflict = self._record, False
         with self._budget.phase("publish the secret", PUBLISH):
             for attempt in range(1, _SAVES + 1):
+                self._vault.await_turn()
                 self._look(conflict)
                 problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
                 if problem is None:
@@ -4306,6 +4432,19 @@ def no_room(known: Situation, listed: Sequence[Credential], fits: datetime | Non
 # What one run is about: record, admin identity and application, as they were found when it began.
 
 
+class Company:
+    """Whoever else is at work in this process: nobody. A fleet has another one."""
+
+    def token(self, identity: Identity, cloud: Cloud, refused: Secret | None, fetch: Callable[[], Secret]) -> Secret:
+        """Return an access token of the identity, as ``fetch`` does, but not the ``refused`` one."""
+        return fetch()
+
+    def meet(self, record: VaultRecord, application: Application) -> tuple[Holding, ...]:
+        """Return what other records than this one hold, as far as it may be of its application. Raises Refused where
+        one of them rotates the same application."""
+        return ()
+
+
 @dataclass(frozen=True)
 class Task:
     """What to rotate. ``application`` overrides the record's own field; empty means the record's."""
@@ -4315,6 +4454,7 @@ class Task:
     sources: Sources
     policy: Policy
     application: str = ""
+    company: Company = field(default_factory=Company)
 
 
 class Subject:
@@ -4331,7 +4471,10 @@ class Subject:
         identifier = task.application or self.record.value(FIELD_APPLICATION)
         named = guid(identifier) or "of no GUID"
         log.say(f"keeperpam.azure {VERSION}: record {self.record.title!r} ({self.record.uid}), application {named}")
-        self._identity, cloud = choose(task.sources)
+        self._company = task.company
+        self._token: Secret | None = None
+        self._identity, self._cloud = choose(task.sources)
+        cloud = self._cloud
         log.say(f"admin identity {self._identity.name} from {self._identity.source}: {self._identity.why}")
         check_fields(self.record, bool(task.application))
         self.names_application = not task.application
@@ -4353,7 +4496,7 @@ class Subject:
         secret = self.record.secret(FIELD_SECRET)
         self.shown = self.proving(Secret(secret)) if secret else None
         self._must_be_its_own(task.sources, admin)
-        self._held = holdings(task.sources)
+        self._held = (*holdings(task.sources), *task.company.meet(self.record, app))
         self.run_name = marker(self.record.uid, uuid.uuid4().hex)
         self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
         # What is so young that no list may show it yet has been seen to sign in: where it does not, the record may have
@@ -4405,7 +4548,11 @@ class Subject:
             self._identity = replace(self._identity, secret=secret)
 
     def _sign_in(self) -> Secret:
-        return self._entra.token(self._identity)
+        # Asked for again, it is asked for another one.
+        self._token = self._company.token(
+            self._identity, self._cloud, self._token, lambda: self._entra.token(self._identity)
+        )
+        return self._token
 
     def _shown_is_taken(self) -> bool:
         """Whether what the record holds was seen to sign in; where there are no sign-ins, whether the list shows it."""
@@ -5027,7 +5174,7 @@ class Settling:
     def __init__(self, proving: Proving, listed: Callable[[], bool | None], budget: Budget, log: Log) -> None:
         self._proving, self._listed, self._budget, self._log = proving, listed, budget, log
 
-    def wait(self, seconds: float, early: Callable[[], None]) -> None:
+    def steps(self, seconds: float, early: Callable[[], None]) -> Generator[Wait, None, None]:
         """Do what goes ``early``, then wait so many seconds, and sign in meanwhile, the last time at the end.
 
         A refusal makes the wait last twice as long as the secret was old then, or, where the secret is not listed, ends
@@ -5046,7 +5193,7 @@ class Settling:
                 step = max(_SHORTEST_STEP, (until - now) / _SIGN_INS)
                 following, until = now + step, max(until, now + _SIGN_INS * step)
                 while True:
-                    budget.pause(max(0.0, following - budget.awake()))
+                    yield Wait(max(0.0, following - budget.awake()))
                     if not proving.verify:
                         if budget.awake() >= until:
                             return
@@ -5077,6 +5224,9 @@ class Settling:
 # A sign-in that is older (seconds) is repeated before a save is.
 _OLD_SIGN_IN = 30.0
 _ROOMS = 3
+_Ended = TypeVar("_Ended")
+# Work that is done step by step, so that whoever does it may do other work in between.
+Steps = Generator[Wait, None, _Ended]
 
 
 def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool = False) -> Outcome:
@@ -5084,6 +5234,12 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
 
     ``prepare`` reads whatever names the task; nothing changes while it runs.
     """
+    return drive(rotate(prepare, http, budget, log, check), budget)
+
+
+def rotate(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool = False) -> Steps[Outcome]:
+    """Do as ``perform`` does, step by step. Each new secret is made after a wait for the turn to make one; the first
+    wait after it comes when that secret is published."""
     facts: dict[str, Any] = {}
     try:
         try:
@@ -5093,17 +5249,17 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
                     return rotation.describe()
         except Stopped as stop:
             raise Refused("nothing was changed", str(stop), "run it again") from None
-        return _to_the_end(rotation, budget)
+        return (yield from _to_the_end(rotation, budget))
     except RotationError as problem:
         budget.shield()
         facts.update(problem.facts)
         return ended(problem, facts, log)
 
 
-def _to_the_end(rotation: Rotation, budget: Budget) -> Outcome:
+def _to_the_end(rotation: Rotation, budget: Budget) -> Steps[Outcome]:
     try:
         try:
-            return rotation.run()
+            return (yield from rotation.steps())
         except (Exception, Stopped) as failure:
             budget.shield()
             return rotation.end(failure)
@@ -5167,20 +5323,22 @@ class Rotation:
 
     # -- forward
 
-    def run(self) -> Outcome:
+    def steps(self) -> Steps[Outcome]:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
-        if self._plan.action != KEEP or not self._keep():
+        if self._plan.action != KEEP or not (yield from self._keep()):
+            yield Wait(makes=True, personal=self._application.two_secrets)
             self._until += self._budget.spent()
             new, secret = self._make()
             proving = self._subject.proving(secret)
             self._prove(proving)
             publishing = self._publish(new, secret, proving)
-            self._finish(new, publishing, proving)
+            yield Wait()
+            yield from self._finish(new, publishing, proving)
         self._complete = True
         self._budget.shield()
         return self._rotated()
 
-    def _keep(self) -> bool:
+    def _keep(self) -> Steps[bool]:
         """Clean up beside the shown secret; return False where that does not sign in, so that a new one is needed."""
         shown = self._known().shown
         if shown is None or self._subject.shown is None:
@@ -5204,7 +5362,9 @@ class Rotation:
         self._new = shown
         text = self._subject.record.secret(FIELD_SECRET)
         try:
-            self._settle_and_retire(shown, self._subject.shown, lambda record: record.secret(FIELD_SECRET) == text)
+            yield from self._settle_and_retire(
+                shown, self._subject.shown, lambda record: record.secret(FIELD_SECRET) == text
+            )
         except Gone:
             self._log.say("the vault's secret was taken away, so it is rotated")
             self._new = self._retiring = None
@@ -5306,17 +5466,19 @@ class Rotation:
             if look.answer is Answer.LATER:
                 self._budget.pause(look.wait or 2.0)
 
-    def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> None:
+    def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> Steps[None]:
         """Settle and retire after publishing. Raises RotationError, NotDone, Stopped."""
         self._subject.evidence.forget()
         try:
-            self._settle_and_retire(new, proving, publishing.shows_ours)
+            yield from self._settle_and_retire(new, proving, publishing.shows_ours)
         except Gone:
             self._budget.shield()
             self._final = self._taken_away(new, publishing)
             raise self._final from None
 
-    def _settle_and_retire(self, new: Credential, proving: Proving, shows_new: Callable[[VaultRecord], bool]) -> None:
+    def _settle_and_retire(
+        self, new: Credential, proving: Proving, shows_new: Callable[[VaultRecord], bool]
+    ) -> Steps[None]:
         known = self._known()
         self._retiring = retiring = Retiring(
             graph=self._graph,
@@ -5340,7 +5502,8 @@ class Rotation:
             until = retiring.outlook().wait_until(self._subject.now())
             seconds = (until - self._subject.now()).total_seconds() if until else 0.0
             if seconds:
-                Settling(proving, retiring.new_is_listed, self._budget, self._log).wait(seconds, retiring.early)
+                settling = Settling(proving, retiring.new_is_listed, self._budget, self._log)
+                yield from settling.steps(seconds, retiring.early)
             retiring.retire(self._retire_time())
             self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:

@@ -86,6 +86,7 @@ class Publishing:
         current, conflict = self._record, False
         with self._budget.phase("publish the secret", PUBLISH):
             for attempt in range(1, _SAVES + 1):
+                self._vault.await_turn()
                 self._look(conflict)
                 problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
                 if problem is None:

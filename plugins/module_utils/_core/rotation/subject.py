@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,16 +17,30 @@ from ..base.redact import Log, Secret
 from ..base.timing import Budget
 from ..base.version import VERSION
 from ..services.application import Application, Credential, guid, parse_time
-from ..services.entra import Answer, Entra
+from ..services.credentials import Identity
+from ..services.entra import Answer, Cloud, Entra
 from ..services.graph import Graph
 from ..services.http import Http
 from ..services.vault import Vault, VaultRecord
-from .deciding import Situation, contradicts, marker, unlisted
+from .deciding import Holding, Situation, contradicts, marker, unlisted
 from .evidence import Evidence, published_in
 from .identity import Sources, choose, holder, holdings
 from .policy import Policy
 from .proving import Proving
 from .publishing import FIELD_APPLICATION, FIELD_SECRET, check_fields
+
+
+class Company:
+    """Whoever else is at work in this process: nobody. A fleet has another one."""
+
+    def token(self, identity: Identity, cloud: Cloud, refused: Secret | None, fetch: Callable[[], Secret]) -> Secret:
+        """Return an access token of the identity, as ``fetch`` does, but not the ``refused`` one."""
+        return fetch()
+
+    def meet(self, record: VaultRecord, application: Application) -> tuple[Holding, ...]:
+        """Return what other records than this one hold, as far as it may be of its application. Raises Refused where
+        one of them rotates the same application."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,7 @@ class Task:
     sources: Sources
     policy: Policy
     application: str = ""
+    company: Company = field(default_factory=Company)
 
 
 class Subject:
@@ -53,7 +69,10 @@ class Subject:
         identifier = task.application or self.record.value(FIELD_APPLICATION)
         named = guid(identifier) or "of no GUID"
         log.say(f"keeperpam.azure {VERSION}: record {self.record.title!r} ({self.record.uid}), application {named}")
-        self._identity, cloud = choose(task.sources)
+        self._company = task.company
+        self._token: Secret | None = None
+        self._identity, self._cloud = choose(task.sources)
+        cloud = self._cloud
         log.say(f"admin identity {self._identity.name} from {self._identity.source}: {self._identity.why}")
         check_fields(self.record, bool(task.application))
         self.names_application = not task.application
@@ -75,7 +94,7 @@ class Subject:
         secret = self.record.secret(FIELD_SECRET)
         self.shown = self.proving(Secret(secret)) if secret else None
         self._must_be_its_own(task.sources, admin)
-        self._held = holdings(task.sources)
+        self._held = (*holdings(task.sources), *task.company.meet(self.record, app))
         self.run_name = marker(self.record.uid, uuid.uuid4().hex)
         self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
         # What is so young that no list may show it yet has been seen to sign in: where it does not, the record may have
@@ -127,7 +146,11 @@ class Subject:
             self._identity = replace(self._identity, secret=secret)
 
     def _sign_in(self) -> Secret:
-        return self._entra.token(self._identity)
+        # Asked for again, it is asked for another one.
+        self._token = self._company.token(
+            self._identity, self._cloud, self._token, lambda: self._entra.token(self._identity)
+        )
+        return self._token
 
     def _shown_is_taken(self) -> bool:
         """Whether what the record holds was seen to sign in; where there are no sign-ins, whether the list shows it."""

@@ -42,6 +42,8 @@ _T = TypeVar("_T")
 _THROTTLE_PAUSE = 11.0
 _KEY_CHANGES = 3
 _TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
+# Keeper's names of the two calls.
+READ, SAVE = "get_secret", "update_secret"
 _NEEDED = ("clientId", "privateKey", "appKey")
 
 
@@ -264,7 +266,7 @@ class Vault:
 
     def _read(self, wanted: list[str]) -> tuple[dict[str, VaultRecord], set[Any]]:
         try:
-            answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
+            answer = self._patiently(READ, lambda: self._sdk.get_secrets(wanted, full_response=True))
         except (_Answered, Unanswered) as problem:
             raise _not_read("the record" if wanted else "the records", problem) from None
         found: dict[str, VaultRecord] = {}
@@ -275,6 +277,10 @@ class Vault:
             if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
                 found[record.uid] = record
         return found, lost
+
+    def await_turn(self) -> None:
+        """Wait until a save may be sent: what is to be fresh then is looked at afterwards. Raises Stopped."""
+        self._http.pace.book(SAVE, self._budget)
 
     def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
         """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
@@ -392,6 +398,15 @@ class _SdkReply:
         self.status_code = reply.status
         self.text = reply.text
         self.reason = ""
+
+
+def not_found(uid: str, option: str) -> BadInput:
+    """Return what is wrong where the application does not see the record that an option names."""
+    return BadInput(
+        f"the record {uid} ({option}) was not found",
+        "it is not shared with the KSM application, or does not exist",
+        "share the record's folder with the application, with edit permission for the application's own record",
+    )
 
 
 def undecipherable(uid: str) -> BadInput:
