@@ -110,7 +110,7 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ..module_utils._core.base.errors import BadInput, RotationError, Stopped
 from ..module_utils._core.base.redact import Log, scrub
 from ..module_utils._core.base.timing import Budget
-from ..module_utils._core.fleet.listing import FORM, STATES, entries_of, paths_of, variables_of, within
+from ..module_utils._core.fleet.hosts import FORM, STATES, entries_of, paths_of, variables_of, within
 from ..module_utils._core.script.pam_script import missing_libraries
 from ..module_utils._core.services.http import Http
 from ..module_utils._core.services.vault import Vault, undecipherable

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import BadInput
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.listing import (
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.hosts import (
     STATES,
     entries_of,
     paths_of,
