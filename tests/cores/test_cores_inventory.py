@@ -69,3 +69,31 @@ def test_the_inventory(controller: Controller, tmp_path: Path) -> None:
         said += (tmp_path / "result.json").read_text("utf-8")
         keys = [config[name] for name in ("privateKey", "appKey", "clientId")]
         assert pieces_in(said, [*world.secrets(), *keys]) == []
+
+
+@pytest.mark.parametrize("core", [ONE_EACH[0], ONE_EACH[-1]], ids=str)
+def test_rotate_by_hosts(controller: Controller, tmp_path: Path) -> None:
+    source = tmp_path / "all.app_records.yml"
+    source.write_text("plugin: keeperpam.azure.app_records\n", "utf-8")
+    with make_world() as world:
+        other = world.sandbox.directory.add_application(TITLE, owners=[world.admin.client_id])
+        world.sandbox.vault.pam_user(
+            TITLE, folder=world.sandbox.vault.folder_uid, application_object_id=other.object_id
+        )
+        config = json.dumps(world.sandbox.client_config())
+
+        def rotate(*arguments: str, **variables: Any) -> str:
+            given = {"rotate_pam_config": world.configuration.uid, "rotate_retire_after": 0, **variables}
+            done = controller.play(
+                world.sandbox, "keeperpam.azure.rotate", given, "-i", str(source), *arguments, KSM_CONFIG=config
+            )
+            assert done.returncode == ("rotate_records" in variables) * 2, done.stdout + done.stderr
+            return done.stdout
+
+        said = rotate(rotate_hosts="expiring,never_rotated", rotate_serial="1,100%", rotate_max_fail_percentage=0)
+        assert said.count("TASK [Rotate a wave]") == 2
+        assert said.count("changed=1") == 2
+        assert TITLE in said
+        assert world.agrees()
+        assert "Nothing to rotate" in rotate(rotate_hosts="expired")
+        assert "--limit leaves out" in rotate("--limit", world.record.uid, rotate_records=world.record.uid)
