@@ -2854,28 +2854,10 @@ class Vault:
         return found
 
     def find(self, uids: Iterable[str]) -> tuple[dict[str, VaultRecord], list[str]]:
-        """Return the records with these uids that the application may see, and the uids of those that are there but
-        cannot be decrypted. Raises Refused."""
+        """Return the records with these uids (none: all) that the application may see, and the uids of those that are
+        there but cannot be decrypted. Raises Refused."""
         wanted = list(uids)
         learn(("record uid", "", uid) for uid in wanted)
-        found, lost = self._read(wanted)
-        return found, [uid for uid in wanted if uid not in found and uid in lost]
-
-    def everything(self) -> tuple[dict[str, VaultRecord], list[str]]:
-        """Return all records that the application may see, whatever their type, and the uids of those that cannot be
-        decrypted. One request. Raises Refused."""
-        found, lost = self._read([])
-        return found, sorted(uid for uid in lost if isinstance(uid, str) and uid not in found)
-
-    def folders(self) -> dict[str, Folder]:
-        """Return the folders that the application may see, by uid. One request. Raises Refused."""
-        try:
-            answer = self._patiently("get_folders", self._sdk.get_folders)
-        except (_Answered, Unanswered) as problem:
-            raise _not_read("the folders", problem) from None
-        return {one.folder_uid: Folder(one.folder_uid, foreign(one.name), one.parent_uid or "") for one in answer}
-
-    def _read(self, wanted: list[str]) -> tuple[dict[str, VaultRecord], set[Any]]:
         try:
             answer = self._patiently(READ, lambda: self._sdk.get_secrets(wanted, full_response=True))
         except (_Answered, Unanswered) as problem:
@@ -2887,7 +2869,15 @@ class Vault:
             # A shortcut shows the same record twice; one of the two may lie in a folder that is not editable.
             if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
                 found[record.uid] = record
-        return found, lost
+        return found, [str(uid) for uid in wanted or sorted(map(str, lost)) if uid not in found and uid in lost]
+
+    def folders(self) -> dict[str, Folder]:
+        """Return the folders that the application may see, by uid. One request. Raises Refused."""
+        try:
+            answer = self._patiently("get_folders", self._sdk.get_folders)
+        except (_Answered, Unanswered) as problem:
+            raise _not_read("the folders", problem) from None
+        return {one.folder_uid: Folder(one.folder_uid, foreign(one.name), one.parent_uid or "") for one in answer}
 
     def await_turn(self) -> None:
         """Wait until a save may be sent: what is to be fresh then is looked at afterwards. Raises Stopped."""

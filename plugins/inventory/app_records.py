@@ -221,7 +221,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         budget, log = Budget(), Log(self.display.vvv)
         with budget.phase("read the records", _READING):
             vault = Vault(keeper_configuration(options, os.environ), Http(budget, log), budget, log)
-            records, lost = vault.everything()
+            records, lost = vault.find([])
             folders = vault.folders()
         warnings = [undecipherable(uid).message for uid in lost]
         entries = entries_of(records.values(), folders)
