@@ -18,6 +18,7 @@ import pytest
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.utils.display import Display
+from harness import CHECKOUT
 
 from leaks import pieces_in
 from sandbox import Sandbox
@@ -299,3 +300,12 @@ def test_a_thousand_records_take_two_requests(tenant: Tenant, tmp_path: Path) ->
         "broken": 0,
         "_PAM_Users": 1000,
     }
+
+
+def test_the_slices_of_the_guide_share_out_all_hosts(tenant: Tenant, tmp_path: Path) -> None:
+    guide = (CHECKOUT / "docs" / "docsite" / "rst" / "awx.rst").read_text("utf-8")
+    key = guide[guide.index("- key: ") + len("- key: ") :].split("\n")[0]
+    titles = {tenant.add(f"app {number}").data["title"] for number in range(40)}
+    found = groups_of(read(tmp_path, keyed_groups=[{"key": key, "prefix": "slice"}], strict=True))
+    assert {name for name in found if name.startswith("slice_")} == {"slice_0", "slice_1"}
+    assert sorted(titles) == sorted(found["slice_0"] + found["slice_1"])
