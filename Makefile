@@ -7,6 +7,7 @@
 #   make cores    modules and playbooks on every supported ansible-core
 #   make commander-newest    attaching with the newest Keeper Commander of the package index; says which it is
 #   make lint, docs, sanity, package, unit, e2e    parts of make test
+#   make bench    times and requests of many rotations, in some minutes; BENCH_ARGS names single cases
 #   make script   writes playbooks/files/rotate_azure_app.py anew
 #   make lock     writes the lock files of the role gateway_host anew; LOCK_ARGS=--upgrade takes the newest of all
 #
@@ -19,6 +20,7 @@ WORKERS ?= auto
 # Further arguments for pytest, such as: make unit PYTEST_ARGS='-k retry'
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
+BENCH_ARGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -159,6 +161,10 @@ forget-newest:
 .PHONY: hosts
 hosts: venv link
 	@python -m pytest -n 0 $(PYTEST_ARGS) tests/hosts
+
+.PHONY: bench
+bench: venv link
+	@PYTHONPATH=tests:tests/e2e ANSIBLE_COLLECTIONS_PATH="$$(pwd)/$(COLLECTIONS)" python tests/bench/bench.py $(BENCH_ARGS)
 
 .PHONY: pytest
 pytest: venv link

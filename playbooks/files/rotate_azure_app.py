@@ -38,6 +38,7 @@ import contextlib
 import copy
 import errno
 import functools
+import inspect
 import itertools
 import json
 import logging
@@ -56,7 +57,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -463,6 +464,17 @@ _GRACE = 1.0
 _AGAIN = 5.0  # the alarm comes again, in case it meets code that swallows what it raises, as callbacks do
 _AWAKE = getattr(time, "CLOCK_BOOTTIME", None)  # macOS and Windows have none
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there only calls and pauses end a phase
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What work that is done step by step waits for: so many seconds, or its turn to make a secret (``makes``), of an
+    application that is open to ``personal`` accounts or not."""
+
+    seconds: float = 0.0
+    makes: bool = False
+    personal: bool = False
 
 
 def room_time(wait: float) -> float:
@@ -484,6 +496,7 @@ class Budget:
         self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
+        self.listener: Callable[[str], None] | None = None  # told of a signal, where it is not raised
 
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
@@ -525,10 +538,18 @@ class Budget:
         if self.left() <= 0:
             raise self._over()
 
-    def pause(self, seconds: float) -> None:
-        """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
+    def admit(self) -> None:
+        """Raise Stopped where nothing further may be begun, such as a request."""
+        self.check()
+
+    def fits(self, seconds: float) -> None:
+        """Raise OutOfTime when the phase would end before, or has ended."""
         if not 0 <= seconds < self.left():
             raise self._over()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
+        self.fits(seconds)
         time.sleep(seconds)
 
     def on_alarm(self, number: int, frame: Any) -> None:
@@ -547,6 +568,26 @@ class Budget:
             signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0, _AGAIN)
 
 
+def drive(steps: Generator[Wait, None, _Result], budget: Budget) -> _Result:
+    """Do work that is done step by step, waiting between the steps; return what it returns. What ends a wait early is
+    raised where the work waits."""
+    problem: BaseException | None = None
+    while True:
+        try:
+            while True:
+                step = next(steps) if problem is None else steps.throw(problem)
+                problem = None
+                if step.seconds:
+                    budget.pause(step.seconds)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+        except BaseException as failure:
+            if inspect.getgeneratorstate(steps) == inspect.GEN_CLOSED:  # the work itself has failed
+                raise
+            problem = failure
+
+
 def catch_signals(budget: Budget) -> None:
     """Turn the first SIGTERM, SIGINT or SIGHUP of this process into Stopped, and the end of a phase into OutOfTime.
 
@@ -558,7 +599,10 @@ def catch_signals(budget: Budget) -> None:
     def on_signal(number: int, frame: Any) -> None:
         if not seen and not budget.shielded:
             seen.append(number)
-            raise Stopped("interrupted by " + signal.Signals(number).name)
+            reason = "interrupted by " + signal.Signals(number).name
+            if budget.listener is None:
+                raise Stopped(reason)
+            budget.listener(reason)
 
     caught = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     for number in caught:
@@ -1053,6 +1097,13 @@ class Line:
         self.awaited = ""  # what is being waited for, where
         self.where = ""  # host and address
         self.families: dict[str, int] = {}  # by host, the family of the address that was connected to last
+        self.socket: socket.socket | None = None  # what the request is sent over
+
+    def cut(self) -> None:
+        """Let what waits for an answer fail at once; for another thread than the one that waits."""
+        if self.socket is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
 @functools.cache
@@ -1181,6 +1232,7 @@ class _Connection:
             super().connect()  # type: ignore[misc]
         except (OSError, ValueError, HTTPError, HTTPException) as problem:
             raise self._failed(problem, target, proxy) from None
+        self._line.socket = self.sock
 
     def _failed(self, problem: Exception, target: str, proxy: str) -> NotConnected:
         if isinstance(problem, UnicodeError):
@@ -1214,6 +1266,7 @@ class _Connection:
     def request(self, *arguments: Any, **options: Any) -> None:
         """Send the request."""
         self._line.sent = True
+        self._line.socket = self.sock
         self._line.where = self._where
         self._line.awaited = f"the answer of {self._where}"
         super().request(*arguments, **options)  # type: ignore[misc]
@@ -1458,18 +1511,67 @@ def pause_before(attempt: int, asked: float | None = None) -> float:
     return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (attempt - 2)) * random.uniform(0.75, 1.25)
 
 
+class Pace:
+    """The pace at which requests are sent: each as soon as it is there. Whoever shares a limit has another one."""
+
+    def wait(self, method: str, url: str, budget: Budget) -> None:
+        """Wait until such a request may be sent. Raises Stopped."""
+
+    def book(self, name: str, budget: Budget) -> None:
+        """Wait so already now that the next request to the endpoint of that name need not. Raises Stopped."""
+
+    def answered(self, method: str, url: str, reply: Reply | None) -> None:
+        """Note the answer to a request that was waited for; None where there was none."""
+
+
+class Lines:
+    """Sessions, each with its line, that are used by one caller at a time and kept alive between calls."""
+
+    def __init__(self) -> None:
+        self._idle: list[tuple[requests.Session, Line]] = []
+        self._families: dict[str, int] = {}
+        self.busy: dict[Line, Budget] = {}  # whose request is under way on it
+
+    def take(self, fresh: bool, local: bool) -> tuple[requests.Session, Line]:
+        """Return a session, one without any connection where it must be ``fresh``. Raises NotConnected."""
+        try:
+            return self._new(local) if fresh else self._idle.pop()
+        except IndexError:
+            return self._new(local)
+
+    def _new(self, local: bool) -> tuple[requests.Session, Line]:
+        line = Line()
+        line.families = self._families
+        session = Session(line)
+        session.trust_env = not local  # proxies, above all
+        return session, line
+
+    def keep(self, session: requests.Session, line: Line) -> None:
+        """Let somebody else have the session."""
+        line.socket = None
+        self._idle.append((session, line))
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        while self._idle:
+            self._idle.pop()[0].close()
+
+
 class Http:
-    """The one way out. Not for use by several threads.
+    """The one way out. Not for use by several threads, unlike its ``lines``.
 
     ``local`` is for services of this host and its link: through no proxy, and given up quickly where none is there.
     """
 
-    def __init__(self, budget: Budget, log: Log, local: bool = False) -> None:
+    def __init__(
+        self, budget: Budget, log: Log, local: bool = False, lines: Lines | None = None, pace: Pace | None = None
+    ) -> None:
         self._budget = budget
         self._log = log
         self._local = local
+        self._lines = lines or Lines()
         self._line = Line()
-        self._session: requests.Session | None = None
+        self.pace = pace or Pace()
 
     def call(
         self,
@@ -1527,22 +1629,31 @@ class Http:
             attempt += 1
 
     def _once(self, request: dict[str, Any], fresh: bool) -> Reply:
-        self._line.sent, self._line.awaited = False, ""
-        self._budget.check()
+        self._line = Line()
+        self.pace.wait(request["method"], request["url"], self._budget)
+        reply = None
         try:
-            if fresh:
-                with self._new_session() as session:
-                    return self._send(session, request)
-            if self._session is None:
-                self._session = self._new_session()
-            return self._send(self._session, request)
+            self._budget.admit()
+            session, self._line = self._lines.take(fresh, self._local)
+            reply = self._over(session, request, fresh)
+            return reply
         except NotConnected as problem:
             raise Unanswered(str(problem), False, problem.todo, problem.lasting) from None
+        finally:
+            self.pace.answered(request["method"], request["url"], reply)
 
-    def _new_session(self) -> requests.Session:
-        session = Session(self._line)
-        session.trust_env = not self._local  # proxies, above all
-        return session
+    def _over(self, session: requests.Session, request: dict[str, Any], fresh: bool) -> Reply:
+        line, lines = self._line, self._lines
+        line.sent, line.awaited = False, ""
+        lines.busy[line] = self._budget
+        try:
+            return self._send(session, request)
+        finally:
+            del lines.busy[line]
+            if fresh:
+                session.close()
+            else:
+                lines.keep(session, line)
 
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
         left = max(self._budget.left(), 0.01)
@@ -1572,8 +1683,7 @@ class Http:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            self._session.close()
+        self._lines.close()
 
 
 # ---- services.managed_identity --------------------------------------------------------------------------------------
@@ -2422,6 +2532,710 @@ def _server_time(reply: Reply) -> datetime:
         return datetime.now(timezone.utc)
 
 
+# ---- base.encoded ---------------------------------------------------------------------------------------------------
+# Base64 as people and programs write it, and what they give in its place.
+
+
+_QUOTES = ("'", '"', "\u2018", "\u2019", "\u201c", "\u201d")
+_BEGINNINGS = (b"{", b"[")
+# Reasons, each with the next step.
+IS_JSON = "it is JSON itself", "pass base64 of it"
+CUT_OFF = "it is cut off or damaged", "give the whole of it"
+
+
+def decode(data: bytes) -> bytes:
+    """Return what the base64 holds, of either alphabet, padded or not. Raises ValueError."""
+    compact = data.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+
+
+def is_utf_16(data: bytes) -> bool:
+    """Whether it is text in UTF-16, as Windows writes it: every second byte of such a text is mostly zero."""
+    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 3 * data.count(0) > len(data) > 0
+
+
+def mistake(data: bytes) -> tuple[str, str]:
+    """Return what was given where JSON or base64 of JSON should be, and the next step; empty texts for no idea."""
+    text = data.strip()
+    if is_utf_16(data):
+        return "it is UTF-16 text", "write it as UTF-8, in PowerShell with -Encoding utf8"
+    if text.decode("utf-8", "replace").startswith(_QUOTES):
+        return "there are quotes around it", "give it without the quotes"
+    if text.startswith(_BEGINNINGS):
+        return IS_JSON if _is_json(text) else CUT_OFF
+    try:
+        inner = decode(b"".join(text.split())).strip()
+    except (ValueError, binascii.Error):
+        return "", ""
+    if is_utf_16(inner):
+        return "it is base64 of UTF-16 text", "encode UTF-8 text"
+    if inner.startswith(_BEGINNINGS):
+        return CUT_OFF
+    try:
+        twice = _is_json(decode(b"".join(inner.split())))
+    except (ValueError, binascii.Error):
+        return "", ""
+    return ("it is base64 twice", "decode it once, as with base64 -d") if twice else ("", "")
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+# ---- services.configuration -----------------------------------------------------------------------------------------
+# The text of a Keeper configuration: the file that it is in, and what people give in its place.
+
+
+INITIALISED = "use the configuration of a device or Gateway that has been initialised"
+_LARGEST = 64 * 1024 * 1024
+# REGION:token or host:token, https://docs.keeper.io/secrets-manager
+_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
+# https://docs.keeper.io/en/keeperpam/secrets-manager/secrets-manager-command-line-interface/profile-command
+_INI = re.compile(r"(?m)^\s*\[[\w.-]+\]\s*$")
+_MANIFEST = re.compile(r"(?m)^apiVersion:\s")
+_FILE_NAME = re.compile(r"(?:~?/|[A-Za-z]:\\|\.{1,2}/)\S*|\S+\.(?:json|ini|ya?ml)")
+
+
+def read_configuration(path: str) -> str:
+    """Return the text of the file; it is read once and never opened for writing. Raises BadInput."""
+    if mistake(path.encode("utf-8", "replace")) in (IS_JSON, CUT_OFF):
+        remember(path)
+        what = "the path of the Keeper configuration is none"
+        raise BadInput(what, "it is the configuration itself", "use the variable or option for its text")
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            data = file.read(_LARGEST)
+        if not is_utf_16(data):
+            return data.decode("utf-8-sig")
+        why, todo = mistake(data)
+    except UnicodeDecodeError:
+        why, todo = "it is no text", "export the configuration again, as JSON or base64"
+    except (OSError, ValueError) as problem:
+        code = getattr(problem, "errno", None)
+        why = getattr(problem, "strerror", None) or str(problem)
+        todo = "run it as the Gateway's user, or let that user read the file"
+        if path.startswith(("'", '"')):
+            why, todo = "there are quotes around the path", "name it without the quotes"
+        elif code == errno.EISDIR:
+            why, todo = "it is a folder", "name a file in it"
+        elif code not in (errno.EACCES, errno.EPERM):
+            todo = "correct the path"
+    raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo)
+
+
+def instead(text: str, decoded: str) -> tuple[str, str]:
+    """Return what was given in place of a configuration, and the next step; empty texts for no idea.
+
+    ``decoded`` is what the text holds where it is base64, else the text itself.
+    """
+    for each in (text, decoded):
+        if _ONE_TIME.fullmatch(each.strip()):
+            return (
+                "it is a one-time token, which a device redeems once, and keeps the configuration that it gets for it",
+                INITIALISED,
+            )
+        if _INI.search(each):
+            return "it is a keeper.ini of the ksm command", "use what ksm profile export gives"
+        if _MANIFEST.search(each):
+            return "it is a manifest of Kubernetes", "use the value that stands under data, alone"
+    found = mistake(text.encode("utf-8", "replace"))
+    if not any(found) and _FILE_NAME.fullmatch(text):
+        return "it is the path of a file", "use the variable or option for a path, or give the file's content"
+    return found
+
+
+# ---- services.copies ------------------------------------------------------------------------------------------------
+# A record that Keeper shows several times, because it lies in several folders.
+
+
+def without_read_only_copies(answer: bytes) -> bytes:
+    """Return Keeper's answer, decrypted, without the read-only copies of records that it also gives to be edited.
+
+    Which of them an SDK keeps is a matter of its version. What is no such answer is returned as it is.
+    """
+    try:
+        body = json.loads(answer)
+    except (ValueError, RecursionError):
+        return answer
+    lists = _lists(body)
+    records = [one for holder in lists for one in holder["records"] if isinstance(one, dict)]
+    editable = {one.get("recordUid") for one in records if one.get("isEditable") is True}
+    copies = [one for one in records if one.get("isEditable") is False and one.get("recordUid") in editable]
+    if not copies:
+        return answer
+    dropped = {id(one) for one in copies}
+    for holder in lists:
+        holder["records"] = [one for one in holder["records"] if id(one) not in dropped]
+    return json.dumps(body).encode()
+
+
+def _lists(body: Any) -> list[dict[str, Any]]:
+    """Return what has a list of records: the answer itself, and its folders."""
+    folders = body.get("folders") if isinstance(body, dict) else None
+    holders = [body, *(folders if isinstance(folders, list) else [])]
+    return [one for one in holders if isinstance(one, dict) and isinstance(one.get("records"), list)]
+
+
+# ---- services.secrecy -----------------------------------------------------------------------------------------------
+# What a record holds that is not to be said: its secrets, and what is not what the label of its field says.
+#
+# People type a secret into the field beside the right one. A value of a field of ours may be said only if it is what such
+# a field holds: a key id only if it is a GUID, a date only if it parses.
+
+
+_UID = re.compile(r"[A-Za-z0-9_-]{22}")
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
+_ENDPOINT = re.compile(r"(?:https://)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d+)?(?:/\S{,16})?", re.IGNORECASE)
+_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[\w@. /\\-]{0,254}")
+# In types of fields, and in labels where no type is known: the Gateway passes labels, or types where there are none.
+_SECRET = re.compile(r"secret|passw|passphrase|passkey|token|privatekey|keypair|pincode|onetimecode|apikey")
+
+
+def _is_guid(text: str) -> bool:
+    return guid(text) is not None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _is_none(text: str) -> bool:
+    """Whatever is short enough to be one of a few words is not searched for anyway."""
+    return False
+
+
+_OURS: dict[str, Callable[[str], bool]] = {
+    "recorduid": lambda text: bool(_UID.fullmatch(text)),
+    "applicationobjectid": _is_guid,
+    "applicationclientid": _is_guid,
+    "clientsecretid": _is_guid,
+    "clientid": _is_guid,
+    "pamazureclientid": _is_guid,
+    # Somebody has entered the secret's id in place of its value: to mask it would mask it everywhere.
+    "clientsecret": _is_guid,
+    "tenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
+    "pamazuretenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
+    "expires": lambda text: parse_time(text) is not None,
+    "lifetimedays": _is_number,
+    "keepprevious": _is_number,
+    "verifytimeout": _is_number,
+    # "token" in its label does not make a path a secret.
+    "oidctokenfilepath": lambda text: bool(_PATH.fullmatch(text)),
+    "certificatepath": lambda text: bool(_PATH.fullmatch(text)),
+    "managedidentity": _is_none,
+    "verify": _is_none,
+    "retire": _is_none,
+    "retireafter": _is_none,
+    "adopt": lambda text: all(_UID.fullmatch(uid) for uid in re.split(r"[\s,;]+", text) if uid),
+    "azureauthorityfqdn": lambda text: bool(_ENDPOINT.fullmatch(text)),
+    "azuregraphendpoint": lambda text: bool(_ENDPOINT.fullmatch(text)),
+}
+
+
+def learn(fields: Iterable[tuple[str, str, Any]]) -> None:
+    """Let the scrubber know what of these fields (label, type, value) is not to be said, before anything is."""
+    for label, kind, value in fields:
+        plain = normalise(label)
+        is_as_labelled = _OURS.get(plain)
+        if is_as_labelled is None and not _SECRET.search(plain) and not _SECRET.search(normalise(kind)):
+            continue
+        for text in _texts(value):
+            if is_as_labelled is None or not is_as_labelled(text.strip()):
+                remember(text)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))
+
+
+# ---- services.vault -------------------------------------------------------------------------------------------------
+# Keeper records over Keeper Secrets Manager (KSM): read, and saved only where nobody was faster.
+
+
+try:
+    from keeper_secrets_manager_core import SecretsManager
+    from keeper_secrets_manager_core.configkeys import ConfigKeys
+    from keeper_secrets_manager_core.crypto import CryptoUtils
+    from keeper_secrets_manager_core.dto.dtos import Folder as SdkFolder
+    from keeper_secrets_manager_core.dto.dtos import KeeperFile as SdkFile
+    from keeper_secrets_manager_core.dto.dtos import Record as SdkRecord
+    from keeper_secrets_manager_core.dto.payload import KSMHttpResponse
+    from keeper_secrets_manager_core.storage import InMemoryKeyValueStorage
+except ImportError as _problem:
+    KSM_PROBLEM = str(_problem)
+else:
+    KSM_PROBLEM = ""
+
+_T = TypeVar("_T")
+# The SDK's own first pause after a throttled call: the limit counts the calls of 10 s.
+_THROTTLE_PAUSE = 11.0
+_KEY_CHANGES = 3
+_TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
+_TOO_LARGE = re.compile(r"(?i)\btoo (?:large|big|long)\b|\bexceeds\b|\bsize limit\b")
+_CHECK_DEVICE = "check that the KSM application and its device are not expired, removed or locked to another address"
+# Keeper's names of the two calls.
+READ, SAVE = "get_secret", "update_secret"
+_NEEDED = ("clientId", "privateKey", "appKey")
+
+
+def parse_configuration(text: str, source: str) -> dict[str, str]:
+    """Return a KSM client configuration from JSON or base64 of JSON; ``source`` names it in errors.
+
+    Only a bound configuration is accepted: binding would spend its one-time token and keep the new keys in memory
+    alone. Raises BadInput.
+    """
+    plain = text.strip()
+    if not plain:
+        raise BadInput(f"the Keeper configuration in {source} is empty", todo=INITIALISED)
+    try:
+        if not plain.startswith("{"):
+            # The SDK fails on a trailing newline and on missing padding.
+            plain = decode("".join(plain.split()).encode()).decode("utf-8-sig")
+        values = json.loads(plain)
+    except (ValueError, binascii.Error, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        why, todo = ("", "") if values is not None else instead(text.strip(), plain)
+        what = f"the Keeper configuration in {source} is neither JSON nor base64 of JSON"
+        raise BadInput(what, why, todo or INITIALISED)
+    # Keys that the SDK does not know all collapse into one.
+    config = {key.value: str(values[key.value]) for key in ConfigKeys if values.get(key.value)}
+    for name in ("privateKey", "appKey", "clientKey", "clientId"):
+        if name in config:
+            remember(config[name])
+    missing = [name for name in _NEEDED if name not in config]
+    if missing:
+        why = "it was never initialised" if "clientKey" in config else "it is damaged"
+        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, INITIALISED)
+    return config
+
+
+@dataclass
+class VaultRecord:
+    """A record as one read has shown it."""
+
+    uid: str
+    title: str
+    type: str
+    revision: int
+    editable: bool
+    data: dict[str, Any] = field(repr=False)
+    sdk: Any = field(repr=False)
+
+    @property
+    def folder_uid(self) -> str:
+        """The uid of the folder that the record lies in; empty where the record itself is shared."""
+        return str(self.sdk.inner_folder_uid or self.sdk.folder_uid or "")
+
+    def view(self) -> Labelled:
+        """Return all values, those of custom fields first."""
+        pairs = [(str(item.get("label") or item.get("type") or ""), item.get("value")) for item in _fields(self.data)]
+        return Labelled(self.uid, self.title, pairs)
+
+    def value(self, label: str) -> str:
+        """Return the value of the field that ``set`` would write; empty where there is none."""
+        item = _field(self.data, label)
+        return text_of(item.get("value")) if item else ""
+
+    def secret(self, label: str) -> str:
+        """Return the value that the field holds, with every space in it."""
+        item = _field(self.data, label)
+        values = item.get("value") if item else None
+        value = values[0] if isinstance(values, list) and values else values
+        return value if isinstance(value, str) else ""
+
+    def has(self, label: str) -> bool:
+        """Whether there is such a field."""
+        return _field(self.data, label) is not None
+
+    def tied(self, label: str) -> list[str]:
+        """Return, where several fields match the label equally well, what each is called and where it is; else none."""
+        items = _fields(self.data)
+        found = find_all([item.get("label") for item in items], label)
+        custom = self.data.get("custom")
+        own = custom if isinstance(custom, list) else []
+        where = ["custom fields" if any(items[index] is item for item in own) else "fields" for index in found]
+        names = [f"{items[index].get('label')!r} in {place}" for index, place in zip(found, where)]
+        return names if len(names) > 1 else []
+
+    def shows(self, label: str) -> bool:
+        """Whether everybody who opens the record sees the field's value."""
+        item = _field(self.data, label)
+        return item is not None and item.get("type") not in ("secret", "password")
+
+    def unusable(self, label: str) -> str | None:
+        """Return the type of the field when it cannot hold a text, else None."""
+        item = _field(self.data, label)
+        kind = str(item.get("type")) if item else "text"
+        return None if kind in _TEXT_TYPES else kind
+
+    def with_values(self, values: Mapping[str, str], secret_labels: Iterable[str]) -> VaultRecord:
+        """Return a copy in which the fields hold the values; a missing field becomes a custom field.
+
+        A new field is of type ``secret`` ("Hidden Field") where its label is in ``secret_labels``, else ``text``.
+        """
+        data = copy.deepcopy(self.data)
+        for label, value in values.items():
+            item = _field(data, label)
+            if item is None:
+                if not isinstance(data.get("custom"), list):
+                    data["custom"] = []
+                item = {"type": "secret" if label in secret_labels else "text", "label": label}
+                data["custom"].append(item)
+            item["value"] = [value] if value else []
+        return VaultRecord(self.uid, self.title, self.type, self.revision, self.editable, data, self.sdk)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that the application may see. ``parent`` is the uid of the one above it; empty for a shared folder."""
+
+    uid: str
+    name: str
+    parent: str
+
+
+class NotSaved(Exception):
+    """A save that was not confirmed.
+
+    ``certain`` tells that Keeper has answered no (the record is to be read again all the same: an answer may be
+    lost on its way and another one given instead); otherwise the request may still take effect, now or later,
+    unless ``sent`` is False. ``wait`` is the pause in seconds that Keeper asked for. ``todo`` is the next step.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        certain: bool,
+        sent: bool = True,
+        conflict: bool = False,
+        wait: float | None = None,
+        todo: str = "run it again",
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.todo = todo
+        self.certain = certain
+        self.sent = sent
+        self.conflict = conflict
+        self.wait = wait
+
+
+class _Answered(Exception):
+    """Keeper answered with an error."""
+
+    def __init__(self, status: int, code: str, message: str, wait: float | None, between: str, todo: str) -> None:
+        super().__init__(between or f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.wait = wait
+        self.between = between  # who else has answered
+        self.todo = todo if between else ""
+
+    @property
+    def throttled(self) -> bool:
+        return self.code == "throttled" or self.status == 429
+
+    def next_step(self, refused: str) -> str:
+        """What to do about it: ``refused`` where Keeper does not allow it."""
+        if self.todo:
+            return self.todo
+        if self.throttled:
+            return "run it again later; what runs at one Gateway, or with one device, shares Keeper's limit"
+        if self.status >= 500 or self.status == 408:
+            return "run it again later"
+        if self.status == 413 or _TOO_LARGE.search(self.message):
+            return "make the record smaller: its notes and fields, or the files that are attached to it"
+        return refused
+
+
+class Vault:
+    """A KSM application's view of the vault, through the SDK, with our HTTP policy in place of the SDK's.
+
+    The SDK has no timeouts, sleeps for minutes when throttled and follows ``error: key`` for ever (17.3.0,
+    core.py ``_post_query``); all its requests go through the instance's ``post_function``.
+    """
+
+    def __init__(self, configuration: Mapping[str, str], http: Http, budget: Budget, log: Log) -> None:
+        self._http = http
+        self._budget = budget
+        self._log = log
+        self._key_changes = 0
+        try:
+            self._app_key = base64.b64decode(configuration["appKey"])
+            # In memory: the SDK's file storage rewrites, and may empty, the Gateway's file.
+            storage = InMemoryKeyValueStorage(json.dumps(dict(configuration)))
+            self._sdk = SecretsManager(config=storage)
+            # Keys that are damaged would show with the first call, as troubles with an answer.
+            CryptoUtils.der_base64_private_key_to_private_key(configuration["privateKey"])
+            CryptoUtils.encrypt_aes(b"", self._app_key)
+            SecretsManager.generate_transmission_key(
+                storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
+            )
+        except MemoryError:
+            raise
+        except Exception as problem:
+            raise BadInput(
+                "the Keeper configuration cannot be used",
+                f"{type(problem).__name__}: {foreign(problem)}",
+                "use a configuration that has been initialised",
+            ) from None
+        self._sdk.post_function = self._post
+        self._query = self._sdk._post_query
+        self._sdk._post_query = self._ask
+
+    def _ask(self, path: str, payload: Any) -> Any:
+        answer = self._query(path, payload)
+        return without_read_only_copies(answer) if path == "get_secret" and isinstance(answer, bytes) else answer
+
+    def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
+        """Return the records with these uids that the application may see. Raises Refused and BadInput.
+
+        A record that is there but cannot be decrypted is an error, not a record that is missing.
+        """
+        found, lost = self.find(uids)
+        for uid in lost:
+            raise undecipherable(uid)
+        return found
+
+    def find(self, uids: Iterable[str]) -> tuple[dict[str, VaultRecord], list[str]]:
+        """Return the records with these uids (none: all) that the application may see, and the uids of those that are
+        there but cannot be decrypted. Raises Refused."""
+        wanted = list(uids)
+        learn(("record uid", "", uid) for uid in wanted)
+        try:
+            answer = self._patiently(READ, lambda: self._sdk.get_secrets(wanted, full_response=True))
+        except (_Answered, Unanswered) as problem:
+            raise _not_read("the record" if wanted else "the records", problem) from None
+        found: dict[str, VaultRecord] = {}
+        mended, lost = self._mend(answer)
+        for sdk in list(answer.records or []) + mended:
+            record = _record(sdk)
+            # A shortcut shows the same record twice; one of the two may lie in a folder that is not editable.
+            if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
+                found[record.uid] = record
+        return found, [str(uid) for uid in wanted or sorted(map(str, lost)) if uid not in found and uid in lost]
+
+    def folders(self) -> dict[str, Folder]:
+        """Return the folders that the application may see, by uid. One request. Raises Refused."""
+        try:
+            answer = self._patiently("get_folders", self._sdk.get_folders)
+        except (_Answered, Unanswered) as problem:
+            raise _not_read("the folders", problem) from None
+        return {one.folder_uid: Folder(one.folder_uid, foreign(one.name), one.parent_uid or "") for one in answer}
+
+    def await_turn(self) -> None:
+        """Wait until a save may be sent: what is to be fresh then is looked at afterwards. Raises Stopped."""
+        self._http.pace.book(SAVE, self._budget)
+
+    def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
+        """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
+
+        The files whose uids are in ``unlink`` are detached in the same step.
+        A plain save: one with a transaction type would stay staged until somebody completes it, and the Gateway may
+        hold a transaction of its own on the record.
+        """
+        record.sdk.dict = record.data
+        record.sdk.raw_json = json.dumps(record.data)
+        self._confirmed(lambda: self._sdk.save(record.sdk, links_to_remove=list(unlink) or None))
+
+    def _confirmed(self, call: Callable[[], _T]) -> _T:
+        try:
+            return self._once(call)
+        except _Answered as problem:
+            raise NotSaved(
+                str(problem),
+                # What comes without Keeper's own error code is from something in between, and proves nothing.
+                certain=problem.status < 500 and problem.status != 408 and bool(problem.code),
+                conflict="out of sync" in problem.message.lower(),
+                wait=_throttle_pause(1, problem.wait) if problem.throttled else None,
+                todo=problem.next_step("check that the record's folder is shared with edit permission"),
+            ) from None
+        except Unanswered as problem:
+            raise NotSaved(str(problem), certain=False, sent=problem.sent, todo=problem.todo) from None
+
+    def _mend(self, answer: Any) -> tuple[list[Any], set[Any]]:
+        """Decrypt what SDK 17.3.0 gives up on; return the records, and the uids of those that remain unreadable.
+
+        It drops a record in ``records`` whose key is wrapped with its folder's key, a record with an attached file
+        that it cannot decrypt, and a whole folder for one record of it.
+        """
+        raws = [bad.get("r") or {} for bad in answer.bad_records or []]
+        keys = [folder.key for folder in answer.folders or []] + [self._app_key]
+        for bad in answer.bad_folders or []:
+            folder = bad.get("f") or {}
+            raws += [raw for raw in folder.get("records") or [] if isinstance(raw, dict)]
+            try:
+                keys.append(SdkFolder({**folder, "records": []}, self._app_key).key)
+            except Exception as problem:
+                self._log.detail(f"folder {folder.get('folderUid')}: {type(problem).__name__}")
+        mended, lost = [], set()
+        for raw in raws:
+            for key, variant in [(key, variant) for variant in (raw, {**raw, "files": None}) for key in keys]:
+                try:
+                    found = SdkRecord(variant, key, raw.get("innerFolderUid") or "")
+                    if variant is not raw:
+                        found.files = self._readable(raw.get("files"), found)
+                    mended.append(found)
+                    break
+                except Exception as problem:
+                    self._log.detail(f"record {raw.get('recordUid')}: {type(problem).__name__}")
+            else:
+                lost.add(raw.get("recordUid"))
+        return mended, lost
+
+    def _readable(self, files: Any, record: Any) -> list[Any]:
+        """Return the record's files that can be decrypted; one that cannot is in nobody's way."""
+        found = []
+        for raw in files if isinstance(files, list) else []:
+            try:
+                found.append(SdkFile(raw, record.record_key_bytes))
+            except Exception as problem:
+                self._log.detail(f"a file of the record {record.uid} is unreadable: {type(problem).__name__}")
+        return found
+
+    def _patiently(self, name: str, call: Callable[[], _T]) -> _T:
+        attempt = 1
+        while True:
+            problem: Exception
+            try:
+                return self._once(call)
+            except Unanswered as unanswered:
+                if not unanswered.sent:
+                    raise
+                problem, pause = unanswered, pause_before(attempt + 1)
+            except _Answered as answered:
+                problem = answered
+                if answered.throttled:
+                    pause = _throttle_pause(attempt, answered.wait)
+                    self._log.say(f"Keeper throttles; trying again in {pause:.0f} s")
+                elif answered.status >= 500 or answered.status == 408:
+                    pause = pause_before(attempt + 1)
+                else:
+                    raise
+            if attempt >= 4 or pause >= self._budget.left():
+                raise problem
+            self._log.detail(f"{name}: {problem}; trying again in {pause:.1f} s")
+            self._budget.pause(pause)
+            attempt += 1
+
+    def _once(self, call: Callable[[], _T]) -> _T:
+        self._key_changes = 0
+        try:
+            return call()
+        except (Unanswered, _Answered):
+            raise
+        except Exception as problem:
+            # What is left are the SDK's troubles with an answer that it cannot decrypt or parse.
+            raise Unanswered(f"Keeper's answer could not be read ({type(problem).__name__})", sent=True) from None
+
+    def _post(self, url: str, key: Any, payload: Any, verify: Any = True, proxy: Any = None) -> Any:
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "PublicKeyId": str(key.publicKeyId),
+            "TransmissionKey": base64.b64encode(key.encryptedKey).decode(),
+            "Authorization": "Signature " + base64.b64encode(payload.signature).decode(),
+        }
+        name = "Keeper " + url.rsplit("/", 1)[-1]
+        reply = self._http.call("POST", url, name=name, headers=headers, body=payload.encrypted_payload)
+        if reply.status == 200:
+            if not reply.body and url.endswith("/get_secret"):
+                raise Unanswered("Keeper's answer is empty", sent=True)
+            if reply.page():
+                raise Unanswered(reply.between(), sent=True, todo=reply.remedy())
+            return KSMHttpResponse(200, reply.body, reply)
+        raise_for = _error(reply)
+        if raise_for.code == "key" and self._key_changes < _KEY_CHANGES:
+            self._key_changes += 1
+            return KSMHttpResponse(reply.status, reply.body, _SdkReply(reply))
+        raise raise_for
+
+
+class _SdkReply:
+    """An answer under the names that the SDK's error handler reads."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.status_code = reply.status
+        self.text = reply.text
+        self.reason = ""
+
+
+def not_found(uid: str, option: str) -> BadInput:
+    """Return what is wrong where the application does not see the record that an option names."""
+    return BadInput(
+        f"the record {uid} ({option}) was not found",
+        "it is not shared with the KSM application, or does not exist",
+        "share the record's folder with the application, with edit permission for the application's own record",
+    )
+
+
+def undecipherable(uid: str) -> BadInput:
+    """Return what is wrong with a record that cannot be decrypted."""
+    return BadInput(
+        f"the record {uid} is there but could not be decrypted",
+        todo="share its folder with the KSM application again",
+    )
+
+
+def _not_read(what: str, problem: _Answered | Unanswered) -> Refused:
+    if isinstance(problem, Unanswered):
+        return Refused("Keeper was not reached", str(problem), problem.todo)
+    if problem.between:
+        return Refused("Keeper was not reached", problem.between, problem.todo)
+    return Refused(f"Keeper refused to read {what}", str(problem), problem.next_step(_CHECK_DEVICE))
+
+
+def _error(reply: Reply) -> _Answered:
+    body = reply.json()
+    code = foreign(body.get("result_code") or body.get("error") or "")
+    message = foreign(body.get("message") or body.get("additional_info") or "")
+    wait = retry_after(reply)
+    if wait is None:
+        wait = seconds_in(body.get("retry_after"))
+    return _Answered(reply.status, code, message, wait, "" if code else reply.between(), reply.remedy())
+
+
+def _throttle_pause(attempt: int, asked: float | None) -> float:
+    pause = asked if asked else _THROTTLE_PAUSE * 2.0 ** (attempt - 1)
+    return pause * random.uniform(1.0, 1.1)
+
+
+def _record(sdk: Any) -> VaultRecord | None:
+    if not isinstance(sdk.dict, dict) or not sdk.uid:
+        return None
+    # is_editable is None where the server leaves it out.
+    editable = sdk.is_editable is not False
+    learn((str(item.get("label") or ""), str(item.get("type") or ""), item.get("value")) for item in _fields(sdk.dict))
+    title = bounded(sdk.title or "")
+    return VaultRecord(sdk.uid, title, str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
+
+
+def _fields(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for section in ("custom", "fields"):
+        items = data.get(section)
+        found += [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return found
+
+
+def _field(data: Mapping[str, Any], label: str) -> dict[str, Any] | None:
+    items = _fields(data)
+    index = find([item.get("label") for item in items], label)
+    return None if index is None else items[index]
+
+
 # ---- rotation.policy ------------------------------------------------------------------------------------------------
 # How an application is to be rotated: the options, and the fields of its record that stand for them.
 
@@ -3178,12 +3992,26 @@ def _name(record: Labelled) -> str:
 RENEW_DAYS = 30
 
 
+class Company:
+    """Whoever else is at work in this process: nobody. A fleet has another one."""
+
+    def token(self, identity: Identity, cloud: Cloud, refused: Secret | None, fetch: Callable[[], Secret]) -> Secret:
+        """Return an access token of the identity, as ``fetch`` does, but not the ``refused`` one."""
+        return fetch()
+
+    def meet(self, record: VaultRecord, application: Application) -> tuple[Holding, ...]:
+        """Return what other records than this one hold, as far as it may be of its application. Raises Refused where
+        one of them rotates the same application."""
+        return ()
+
+
 class Admin:
     """Who makes and removes secrets. Making the object chooses; it asks nobody. Raises BadInput."""
 
-    def __init__(self, sources: Sources, http: Http, budget: Budget, log: Log) -> None:
+    def __init__(self, sources: Sources, company: Company, http: Http, budget: Budget, log: Log) -> None:
         self.identity, self.cloud = choose(sources)
-        self._sources, self._log = sources, log
+        self._sources, self._company, self._log = sources, company, log
+        self._token: Secret | None = None
         self._was_read_again = False
         self.entra = Entra(http, self.cloud, self.identity.tenant_id, budget, log)
         self.graph = Graph(http, self.cloud.graph, self.identity.client_id, self._sign_in, log)
@@ -3209,7 +4037,11 @@ class Admin:
         )
 
     def _sign_in(self) -> Secret:
-        return self.entra.token(self.identity, self._read_again)
+        # Asked for again, it is asked for another one.
+        self._token = self._company.token(
+            self.identity, self.cloud, self._token, lambda: self.entra.token(self.identity, self._read_again)
+        )
+        return self._token
 
     def _read_again(self) -> Identity | None:
         """Return the identity as its record holds it by now, once in a run; None where it is as it was."""
@@ -3227,660 +4059,6 @@ class Admin:
             self._log.say(f"{newer.source} holds another secret by now, which is tried instead")
             self.identity = newer
         return newer
-
-
-# ---- base.encoded ---------------------------------------------------------------------------------------------------
-# Base64 as people and programs write it, and what they give in its place.
-
-
-_QUOTES = ("'", '"', "\u2018", "\u2019", "\u201c", "\u201d")
-_BEGINNINGS = (b"{", b"[")
-# Reasons, each with the next step.
-IS_JSON = "it is JSON itself", "pass base64 of it"
-CUT_OFF = "it is cut off or damaged", "give the whole of it"
-
-
-def decode(data: bytes) -> bytes:
-    """Return what the base64 holds, of either alphabet, padded or not. Raises ValueError."""
-    compact = data.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-    return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
-
-
-def is_utf_16(data: bytes) -> bool:
-    """Whether it is text in UTF-16, as Windows writes it: every second byte of such a text is mostly zero."""
-    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 3 * data.count(0) > len(data) > 0
-
-
-def mistake(data: bytes) -> tuple[str, str]:
-    """Return what was given where JSON or base64 of JSON should be, and the next step; empty texts for no idea."""
-    text = data.strip()
-    if is_utf_16(data):
-        return "it is UTF-16 text", "write it as UTF-8, in PowerShell with -Encoding utf8"
-    if text.decode("utf-8", "replace").startswith(_QUOTES):
-        return "there are quotes around it", "give it without the quotes"
-    if text.startswith(_BEGINNINGS):
-        return IS_JSON if _is_json(text) else CUT_OFF
-    try:
-        inner = decode(b"".join(text.split())).strip()
-    except (ValueError, binascii.Error):
-        return "", ""
-    if is_utf_16(inner):
-        return "it is base64 of UTF-16 text", "encode UTF-8 text"
-    if inner.startswith(_BEGINNINGS):
-        return CUT_OFF
-    try:
-        twice = _is_json(decode(b"".join(inner.split())))
-    except (ValueError, binascii.Error):
-        return "", ""
-    return ("it is base64 twice", "decode it once, as with base64 -d") if twice else ("", "")
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-# ---- services.configuration -----------------------------------------------------------------------------------------
-# The text of a Keeper configuration: the file that it is in, and what people give in its place.
-
-
-INITIALISED = "use the configuration of a device or Gateway that has been initialised"
-_LARGEST = 64 * 1024 * 1024
-# REGION:token or host:token, https://docs.keeper.io/secrets-manager
-_ONE_TIME = re.compile(r"[\w.-]+:[\w-]{40,}={0,2}(?::.*)?")
-# https://docs.keeper.io/en/keeperpam/secrets-manager/secrets-manager-command-line-interface/profile-command
-_INI = re.compile(r"(?m)^\s*\[[\w.-]+\]\s*$")
-_MANIFEST = re.compile(r"(?m)^apiVersion:\s")
-_FILE_NAME = re.compile(r"(?:~?/|[A-Za-z]:\\|\.{1,2}/)\S*|\S+\.(?:json|ini|ya?ml)")
-
-
-def read_configuration(path: str) -> str:
-    """Return the text of the file; it is read once and never opened for writing. Raises BadInput."""
-    if mistake(path.encode("utf-8", "replace")) in (IS_JSON, CUT_OFF):
-        remember(path)
-        what = "the path of the Keeper configuration is none"
-        raise BadInput(what, "it is the configuration itself", "use the variable or option for its text")
-    try:
-        with open(os.path.expanduser(path), "rb") as file:
-            data = file.read(_LARGEST)
-        if not is_utf_16(data):
-            return data.decode("utf-8-sig")
-        why, todo = mistake(data)
-    except UnicodeDecodeError:
-        why, todo = "it is no text", "export the configuration again, as JSON or base64"
-    except (OSError, ValueError) as problem:
-        code = getattr(problem, "errno", None)
-        why = getattr(problem, "strerror", None) or str(problem)
-        todo = "run it as the Gateway's user, or let that user read the file"
-        if path.startswith(("'", '"')):
-            why, todo = "there are quotes around the path", "name it without the quotes"
-        elif code == errno.EISDIR:
-            why, todo = "it is a folder", "name a file in it"
-        elif code not in (errno.EACCES, errno.EPERM):
-            todo = "correct the path"
-    raise BadInput(f"the Keeper configuration {path} cannot be read", why, todo)
-
-
-def instead(text: str, decoded: str) -> tuple[str, str]:
-    """Return what was given in place of a configuration, and the next step; empty texts for no idea.
-
-    ``decoded`` is what the text holds where it is base64, else the text itself.
-    """
-    for each in (text, decoded):
-        if _ONE_TIME.fullmatch(each.strip()):
-            return (
-                "it is a one-time token, which a device redeems once, and keeps the configuration that it gets for it",
-                INITIALISED,
-            )
-        if _INI.search(each):
-            return "it is a keeper.ini of the ksm command", "use what ksm profile export gives"
-        if _MANIFEST.search(each):
-            return "it is a manifest of Kubernetes", "use the value that stands under data, alone"
-    found = mistake(text.encode("utf-8", "replace"))
-    if not any(found) and _FILE_NAME.fullmatch(text):
-        return "it is the path of a file", "use the variable or option for a path, or give the file's content"
-    return found
-
-
-# ---- services.copies ------------------------------------------------------------------------------------------------
-# A record that Keeper shows several times, because it lies in several folders.
-
-
-def without_read_only_copies(answer: bytes) -> bytes:
-    """Return Keeper's answer, decrypted, without the read-only copies of records that it also gives to be edited.
-
-    Which of them an SDK keeps is a matter of its version. What is no such answer is returned as it is.
-    """
-    try:
-        body = json.loads(answer)
-    except (ValueError, RecursionError):
-        return answer
-    lists = _lists(body)
-    records = [one for holder in lists for one in holder["records"] if isinstance(one, dict)]
-    editable = {one.get("recordUid") for one in records if one.get("isEditable") is True}
-    copies = [one for one in records if one.get("isEditable") is False and one.get("recordUid") in editable]
-    if not copies:
-        return answer
-    dropped = {id(one) for one in copies}
-    for holder in lists:
-        holder["records"] = [one for one in holder["records"] if id(one) not in dropped]
-    return json.dumps(body).encode()
-
-
-def _lists(body: Any) -> list[dict[str, Any]]:
-    """Return what has a list of records: the answer itself, and its folders."""
-    folders = body.get("folders") if isinstance(body, dict) else None
-    holders = [body, *(folders if isinstance(folders, list) else [])]
-    return [one for one in holders if isinstance(one, dict) and isinstance(one.get("records"), list)]
-
-
-# ---- services.secrecy -----------------------------------------------------------------------------------------------
-# What a record holds that is not to be said: its secrets, and what is not what the label of its field says.
-#
-# People type a secret into the field beside the right one. A value of a field of ours may be said only if it is what such
-# a field holds: a key id only if it is a GUID, a date only if it parses.
-
-
-_UID = re.compile(r"[A-Za-z0-9_-]{22}")
-_DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
-_ENDPOINT = re.compile(r"(?:https://)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d+)?(?:/\S{,16})?", re.IGNORECASE)
-_PATH = re.compile(r"(?:~?/|[A-Za-z]:\\)[\w@. /\\-]{0,254}")
-# In types of fields, and in labels where no type is known: the Gateway passes labels, or types where there are none.
-_SECRET = re.compile(r"secret|passw|passphrase|passkey|token|privatekey|keypair|pincode|onetimecode|apikey")
-
-
-def _is_guid(text: str) -> bool:
-    return guid(text) is not None
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
-
-
-def _is_none(text: str) -> bool:
-    """Whatever is short enough to be one of a few words is not searched for anyway."""
-    return False
-
-
-_OURS: dict[str, Callable[[str], bool]] = {
-    "recorduid": lambda text: bool(_UID.fullmatch(text)),
-    "applicationobjectid": _is_guid,
-    "applicationclientid": _is_guid,
-    "clientsecretid": _is_guid,
-    "clientid": _is_guid,
-    "pamazureclientid": _is_guid,
-    # Somebody has entered the secret's id in place of its value: to mask it would mask it everywhere.
-    "clientsecret": _is_guid,
-    "tenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
-    "pamazuretenantid": lambda text: _is_guid(text) or bool(_DOMAIN.fullmatch(text)),
-    "expires": lambda text: parse_time(text) is not None,
-    "lifetimedays": _is_number,
-    "keepprevious": _is_number,
-    "verifytimeout": _is_number,
-    # "token" in its label does not make a path a secret.
-    "oidctokenfilepath": lambda text: bool(_PATH.fullmatch(text)),
-    "certificatepath": lambda text: bool(_PATH.fullmatch(text)),
-    "managedidentity": _is_none,
-    "verify": _is_none,
-    "retire": _is_none,
-    "retireafter": _is_none,
-    "adopt": lambda text: all(_UID.fullmatch(uid) for uid in re.split(r"[\s,;]+", text) if uid),
-    "azureauthorityfqdn": lambda text: bool(_ENDPOINT.fullmatch(text)),
-    "azuregraphendpoint": lambda text: bool(_ENDPOINT.fullmatch(text)),
-}
-
-
-def learn(fields: Iterable[tuple[str, str, Any]]) -> None:
-    """Let the scrubber know what of these fields (label, type, value) is not to be said, before anything is."""
-    for label, kind, value in fields:
-        plain = normalise(label)
-        is_as_labelled = _OURS.get(plain)
-        if is_as_labelled is None and not _SECRET.search(plain) and not _SECRET.search(normalise(kind)):
-            continue
-        for text in _texts(value):
-            if is_as_labelled is None or not is_as_labelled(text.strip()):
-                remember(text)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, dict):
-        yield from _texts(list(value.values()))
-
-
-# ---- services.vault -------------------------------------------------------------------------------------------------
-# Keeper records over Keeper Secrets Manager (KSM): read, and saved only where nobody was faster.
-
-
-try:
-    from keeper_secrets_manager_core import SecretsManager
-    from keeper_secrets_manager_core.configkeys import ConfigKeys
-    from keeper_secrets_manager_core.crypto import CryptoUtils
-    from keeper_secrets_manager_core.dto.dtos import Folder as SdkFolder
-    from keeper_secrets_manager_core.dto.dtos import KeeperFile as SdkFile
-    from keeper_secrets_manager_core.dto.dtos import Record as SdkRecord
-    from keeper_secrets_manager_core.dto.payload import KSMHttpResponse
-    from keeper_secrets_manager_core.storage import InMemoryKeyValueStorage
-except ImportError as _problem:
-    KSM_PROBLEM = str(_problem)
-else:
-    KSM_PROBLEM = ""
-
-_T = TypeVar("_T")
-# The SDK's own first pause after a throttled call: the limit counts the calls of 10 s.
-_THROTTLE_PAUSE = 11.0
-_KEY_CHANGES = 3
-_TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
-_TOO_LARGE = re.compile(r"(?i)\btoo (?:large|big|long)\b|\bexceeds\b|\bsize limit\b")
-_CHECK_DEVICE = "check that the KSM application and its device are not expired, removed or locked to another address"
-_NEEDED = ("clientId", "privateKey", "appKey")
-
-
-def parse_configuration(text: str, source: str) -> dict[str, str]:
-    """Return a KSM client configuration from JSON or base64 of JSON; ``source`` names it in errors.
-
-    Only a bound configuration is accepted: binding would spend its one-time token and keep the new keys in memory
-    alone. Raises BadInput.
-    """
-    plain = text.strip()
-    if not plain:
-        raise BadInput(f"the Keeper configuration in {source} is empty", todo=INITIALISED)
-    try:
-        if not plain.startswith("{"):
-            # The SDK fails on a trailing newline and on missing padding.
-            plain = decode("".join(plain.split()).encode()).decode("utf-8-sig")
-        values = json.loads(plain)
-    except (ValueError, binascii.Error, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        why, todo = ("", "") if values is not None else instead(text.strip(), plain)
-        what = f"the Keeper configuration in {source} is neither JSON nor base64 of JSON"
-        raise BadInput(what, why, todo or INITIALISED)
-    # Keys that the SDK does not know all collapse into one.
-    config = {key.value: str(values[key.value]) for key in ConfigKeys if values.get(key.value)}
-    for name in ("privateKey", "appKey", "clientKey", "clientId"):
-        if name in config:
-            remember(config[name])
-    missing = [name for name in _NEEDED if name not in config]
-    if missing:
-        why = "it was never initialised" if "clientKey" in config else "it is damaged"
-        raise BadInput(f"the Keeper configuration in {source} lacks " + " and ".join(missing), why, INITIALISED)
-    return config
-
-
-@dataclass
-class VaultRecord:
-    """A record as one read has shown it."""
-
-    uid: str
-    title: str
-    type: str
-    revision: int
-    editable: bool
-    data: dict[str, Any] = field(repr=False)
-    sdk: Any = field(repr=False)
-
-    def view(self) -> Labelled:
-        """Return all values, those of custom fields first."""
-        pairs = [(str(item.get("label") or item.get("type") or ""), item.get("value")) for item in _fields(self.data)]
-        return Labelled(self.uid, self.title, pairs)
-
-    def value(self, label: str) -> str:
-        """Return the value of the field that ``set`` would write; empty where there is none."""
-        item = _field(self.data, label)
-        return text_of(item.get("value")) if item else ""
-
-    def secret(self, label: str) -> str:
-        """Return the value that the field holds, with every space in it."""
-        item = _field(self.data, label)
-        values = item.get("value") if item else None
-        value = values[0] if isinstance(values, list) and values else values
-        return value if isinstance(value, str) else ""
-
-    def has(self, label: str) -> bool:
-        """Whether there is such a field."""
-        return _field(self.data, label) is not None
-
-    def tied(self, label: str) -> list[str]:
-        """Return, where several fields match the label equally well, what each is called and where it is; else none."""
-        items = _fields(self.data)
-        found = find_all([item.get("label") for item in items], label)
-        custom = self.data.get("custom")
-        own = custom if isinstance(custom, list) else []
-        where = ["custom fields" if any(items[index] is item for item in own) else "fields" for index in found]
-        names = [f"{items[index].get('label')!r} in {place}" for index, place in zip(found, where)]
-        return names if len(names) > 1 else []
-
-    def shows(self, label: str) -> bool:
-        """Whether everybody who opens the record sees the field's value."""
-        item = _field(self.data, label)
-        return item is not None and item.get("type") not in ("secret", "password")
-
-    def unusable(self, label: str) -> str | None:
-        """Return the type of the field when it cannot hold a text, else None."""
-        item = _field(self.data, label)
-        kind = str(item.get("type")) if item else "text"
-        return None if kind in _TEXT_TYPES else kind
-
-    def with_values(self, values: Mapping[str, str], secret_labels: Iterable[str]) -> VaultRecord:
-        """Return a copy in which the fields hold the values; a missing field becomes a custom field.
-
-        A new field is of type ``secret`` ("Hidden Field") where its label is in ``secret_labels``, else ``text``.
-        """
-        data = copy.deepcopy(self.data)
-        for label, value in values.items():
-            item = _field(data, label)
-            if item is None:
-                if not isinstance(data.get("custom"), list):
-                    data["custom"] = []
-                item = {"type": "secret" if label in secret_labels else "text", "label": label}
-                data["custom"].append(item)
-            item["value"] = [value] if value else []
-        return VaultRecord(self.uid, self.title, self.type, self.revision, self.editable, data, self.sdk)
-
-
-class NotSaved(Exception):
-    """A save that was not confirmed.
-
-    ``certain`` tells that Keeper has answered no (the record is to be read again all the same: an answer may be
-    lost on its way and another one given instead); otherwise the request may still take effect, now or later,
-    unless ``sent`` is False. ``wait`` is the pause in seconds that Keeper asked for. ``todo`` is the next step.
-    """
-
-    def __init__(
-        self,
-        why: str,
-        *,
-        certain: bool,
-        sent: bool = True,
-        conflict: bool = False,
-        wait: float | None = None,
-        todo: str = "run it again",
-    ) -> None:
-        super().__init__(why)
-        self.why = why
-        self.todo = todo
-        self.certain = certain
-        self.sent = sent
-        self.conflict = conflict
-        self.wait = wait
-
-
-class _Answered(Exception):
-    """Keeper answered with an error."""
-
-    def __init__(self, status: int, code: str, message: str, wait: float | None, between: str, todo: str) -> None:
-        super().__init__(between or f"{message or 'no readable reason'} ({code or 'HTTP'} {status})")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.wait = wait
-        self.between = between  # who else has answered
-        self.todo = todo if between else ""
-
-    @property
-    def throttled(self) -> bool:
-        return self.code == "throttled" or self.status == 429
-
-    def next_step(self, refused: str) -> str:
-        """What to do about it: ``refused`` where Keeper does not allow it."""
-        if self.todo:
-            return self.todo
-        if self.throttled:
-            return "run it again later; what runs at one Gateway, or with one device, shares Keeper's limit"
-        if self.status >= 500 or self.status == 408:
-            return "run it again later"
-        if self.status == 413 or _TOO_LARGE.search(self.message):
-            return "make the record smaller: its notes and fields, or the files that are attached to it"
-        return refused
-
-
-class Vault:
-    """A KSM application's view of the vault, through the SDK, with our HTTP policy in place of the SDK's.
-
-    The SDK has no timeouts, sleeps for minutes when throttled and follows ``error: key`` for ever (17.3.0,
-    core.py ``_post_query``); all its requests go through the instance's ``post_function``.
-    """
-
-    def __init__(self, configuration: Mapping[str, str], http: Http, budget: Budget, log: Log) -> None:
-        self._http = http
-        self._budget = budget
-        self._log = log
-        self._key_changes = 0
-        try:
-            self._app_key = base64.b64decode(configuration["appKey"])
-            # In memory: the SDK's file storage rewrites, and may empty, the Gateway's file.
-            storage = InMemoryKeyValueStorage(json.dumps(dict(configuration)))
-            self._sdk = SecretsManager(config=storage)
-            # Keys that are damaged would show with the first call, as troubles with an answer.
-            CryptoUtils.der_base64_private_key_to_private_key(configuration["privateKey"])
-            CryptoUtils.encrypt_aes(b"", self._app_key)
-            SecretsManager.generate_transmission_key(
-                storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY_ID), storage.get(ConfigKeys.KEY_SERVER_PUBLIC_KEY)
-            )
-        except MemoryError:
-            raise
-        except Exception as problem:
-            raise BadInput(
-                "the Keeper configuration cannot be used",
-                f"{type(problem).__name__}: {foreign(problem)}",
-                "use a configuration that has been initialised",
-            ) from None
-        self._sdk.post_function = self._post
-        self._query = self._sdk._post_query
-        self._sdk._post_query = self._ask
-
-    def _ask(self, path: str, payload: Any) -> Any:
-        answer = self._query(path, payload)
-        return without_read_only_copies(answer) if path == "get_secret" and isinstance(answer, bytes) else answer
-
-    def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
-        """Return the records with these uids that the application may see. Raises Refused and BadInput.
-
-        A record that is there but cannot be decrypted is an error, not a record that is missing.
-        """
-        wanted = list(uids)
-        learn(("record uid", "", uid) for uid in wanted)
-        try:
-            answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
-        except _Answered as problem:
-            if problem.between:
-                raise Refused("Keeper was not reached", problem.between, problem.todo) from None
-            what, todo = "Keeper refused to read the record", problem.next_step(_CHECK_DEVICE)
-            raise Refused(what, str(problem), todo) from None
-        except Unanswered as problem:
-            raise Refused("Keeper was not reached", str(problem), problem.todo) from None
-        found: dict[str, VaultRecord] = {}
-        mended, lost = self._mend(answer)
-        for sdk in list(answer.records or []) + mended:
-            record = _record(sdk)
-            # A shortcut shows the same record twice; one of the two may lie in a folder that is not editable.
-            if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
-                found[record.uid] = record
-        for uid in wanted:
-            if uid not in found and uid in lost:
-                raise BadInput(
-                    f"the record {uid} is there but could not be decrypted",
-                    todo="share its folder with the KSM application again",
-                )
-        return found
-
-    def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
-        """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
-
-        The files whose uids are in ``unlink`` are detached in the same step.
-        A plain save: one with a transaction type would stay staged until somebody completes it, and the Gateway may
-        hold a transaction of its own on the record.
-        """
-        record.sdk.dict = record.data
-        record.sdk.raw_json = json.dumps(record.data)
-        self._confirmed(lambda: self._sdk.save(record.sdk, links_to_remove=list(unlink) or None))
-
-    def _confirmed(self, call: Callable[[], _T]) -> _T:
-        try:
-            return self._once(call)
-        except _Answered as problem:
-            raise NotSaved(
-                str(problem),
-                # What comes without Keeper's own error code is from something in between, and proves nothing.
-                certain=problem.status < 500 and problem.status != 408 and bool(problem.code),
-                conflict="out of sync" in problem.message.lower(),
-                wait=_throttle_pause(1, problem.wait) if problem.throttled else None,
-                todo=problem.next_step("check that the record's folder is shared with edit permission"),
-            ) from None
-        except Unanswered as problem:
-            raise NotSaved(str(problem), certain=False, sent=problem.sent, todo=problem.todo) from None
-
-    def _mend(self, answer: Any) -> tuple[list[Any], set[Any]]:
-        """Decrypt what SDK 17.3.0 gives up on; return the records, and the uids of those that remain unreadable.
-
-        It drops a record in ``records`` whose key is wrapped with its folder's key, a record with an attached file
-        that it cannot decrypt, and a whole folder for one record of it.
-        """
-        raws = [bad.get("r") or {} for bad in answer.bad_records or []]
-        keys = [folder.key for folder in answer.folders or []] + [self._app_key]
-        for bad in answer.bad_folders or []:
-            folder = bad.get("f") or {}
-            raws += [raw for raw in folder.get("records") or [] if isinstance(raw, dict)]
-            try:
-                keys.append(SdkFolder({**folder, "records": []}, self._app_key).key)
-            except Exception as problem:
-                self._log.detail(f"folder {folder.get('folderUid')}: {type(problem).__name__}")
-        mended, lost = [], set()
-        for raw in raws:
-            for key, variant in [(key, variant) for variant in (raw, {**raw, "files": None}) for key in keys]:
-                try:
-                    found = SdkRecord(variant, key, raw.get("innerFolderUid") or "")
-                    if variant is not raw:
-                        found.files = self._readable(raw.get("files"), found)
-                    mended.append(found)
-                    break
-                except Exception as problem:
-                    self._log.detail(f"record {raw.get('recordUid')}: {type(problem).__name__}")
-            else:
-                lost.add(raw.get("recordUid"))
-        return mended, lost
-
-    def _readable(self, files: Any, record: Any) -> list[Any]:
-        """Return the record's files that can be decrypted; one that cannot is in nobody's way."""
-        found = []
-        for raw in files if isinstance(files, list) else []:
-            try:
-                found.append(SdkFile(raw, record.record_key_bytes))
-            except Exception as problem:
-                self._log.detail(f"a file of the record {record.uid} is unreadable: {type(problem).__name__}")
-        return found
-
-    def _patiently(self, name: str, call: Callable[[], _T]) -> _T:
-        attempt = 1
-        while True:
-            problem: Exception
-            try:
-                return self._once(call)
-            except Unanswered as unanswered:
-                if not unanswered.sent:
-                    raise
-                problem, pause = unanswered, pause_before(attempt + 1)
-            except _Answered as answered:
-                problem = answered
-                if answered.throttled:
-                    pause = _throttle_pause(attempt, answered.wait)
-                    self._log.say(f"Keeper throttles; trying again in {pause:.0f} s")
-                elif answered.status >= 500 or answered.status == 408:
-                    pause = pause_before(attempt + 1)
-                else:
-                    raise
-            if attempt >= 4 or pause >= self._budget.left():
-                raise problem
-            self._log.detail(f"{name}: {problem}; trying again in {pause:.1f} s")
-            self._budget.pause(pause)
-            attempt += 1
-
-    def _once(self, call: Callable[[], _T]) -> _T:
-        self._key_changes = 0
-        try:
-            return call()
-        except (Unanswered, _Answered):
-            raise
-        except Exception as problem:
-            # What is left are the SDK's troubles with an answer that it cannot decrypt or parse.
-            raise Unanswered(f"Keeper's answer could not be read ({type(problem).__name__})", sent=True) from None
-
-    def _post(self, url: str, key: Any, payload: Any, verify: Any = True, proxy: Any = None) -> Any:
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "PublicKeyId": str(key.publicKeyId),
-            "TransmissionKey": base64.b64encode(key.encryptedKey).decode(),
-            "Authorization": "Signature " + base64.b64encode(payload.signature).decode(),
-        }
-        name = "Keeper " + url.rsplit("/", 1)[-1]
-        reply = self._http.call("POST", url, name=name, headers=headers, body=payload.encrypted_payload)
-        if reply.status == 200:
-            if not reply.body and url.endswith("/get_secret"):
-                raise Unanswered("Keeper's answer is empty", sent=True)
-            if reply.page():
-                raise Unanswered(reply.between(), sent=True, todo=reply.remedy())
-            return KSMHttpResponse(200, reply.body, reply)
-        raise_for = _error(reply)
-        if raise_for.code == "key" and self._key_changes < _KEY_CHANGES:
-            self._key_changes += 1
-            return KSMHttpResponse(reply.status, reply.body, _SdkReply(reply))
-        raise raise_for
-
-
-class _SdkReply:
-    """An answer under the names that the SDK's error handler reads."""
-
-    def __init__(self, reply: Reply) -> None:
-        self.status_code = reply.status
-        self.text = reply.text
-        self.reason = ""
-
-
-def _error(reply: Reply) -> _Answered:
-    body = reply.json()
-    code = foreign(body.get("result_code") or body.get("error") or "")
-    message = foreign(body.get("message") or body.get("additional_info") or "")
-    wait = retry_after(reply)
-    if wait is None:
-        wait = seconds_in(body.get("retry_after"))
-    return _Answered(reply.status, code, message, wait, "" if code else reply.between(), reply.remedy())
-
-
-def _throttle_pause(attempt: int, asked: float | None) -> float:
-    pause = asked if asked else _THROTTLE_PAUSE * 2.0 ** (attempt - 1)
-    return pause * random.uniform(1.0, 1.1)
-
-
-def _record(sdk: Any) -> VaultRecord | None:
-    if not isinstance(sdk.dict, dict) or not sdk.uid:
-        return None
-    # is_editable is None where the server leaves it out.
-    editable = sdk.is_editable is not False
-    learn((str(item.get("label") or ""), str(item.get("type") or ""), item.get("value")) for item in _fields(sdk.dict))
-    title = bounded(sdk.title or "")
-    return VaultRecord(sdk.uid, title, str(sdk.type or ""), sdk.revision or 0, editable, sdk.dict, sdk)
-
-
-def _fields(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for section in ("custom", "fields"):
-        items = data.get(section)
-        found += [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-    return found
-
-
-def _field(data: Mapping[str, Any], label: str) -> dict[str, Any] | None:
-    items = _fields(data)
-    index = find([item.get("label") for item in items], label)
-    return None if index is None else items[index]
 
 
 # ---- rotation.proving -----------------------------------------------------------------------------------------------
@@ -4086,6 +4264,7 @@ class Publishing:
         """Return whether the record shows the new secret; ``problems`` takes what was in the way."""
         current, conflict = self._record, False
         for attempt in range(1, _SAVES + 1):
+            self._vault.await_turn()
             self._look(conflict)
             problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
             if problem is None:
@@ -4518,6 +4697,7 @@ class Task:
     sources: Sources
     policy: Policy
     application: str = ""
+    company: Company = field(default_factory=Company)
 
 
 class Subject:
@@ -4534,7 +4714,7 @@ class Subject:
         identifier = task.application or self.record.value(FIELD_APPLICATION)
         named = guid(identifier) or "of no GUID"
         log.say(f"keeperpam.azure {VERSION}: record {self.record.title!r} ({self.record.uid}), application {named}")
-        self._admin = Admin(task.sources, http, budget, log)
+        self._admin = Admin(task.sources, task.company, http, budget, log)
         identity = self._admin.identity
         log.say(f"admin identity {identity.name} from {identity.source}: {identity.why}")
         check_fields(self.record, bool(task.application))
@@ -4556,7 +4736,7 @@ class Subject:
         secret = self.record.secret(FIELD_SECRET)
         self.shown = self.proving(Secret(secret)) if secret else None
         self._must_be_its_own(task.sources, admin)
-        self._held = holdings(task.sources)
+        self._held = (*holdings(task.sources), *task.company.meet(self.record, app))
         self.run_name = marker(self.record.uid, uuid.uuid4().hex)
         self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
         # What is so young that no list may show it yet has been seen to sign in: where it does not, the record may have
@@ -5232,7 +5412,7 @@ class Settling:
     def __init__(self, proving: Proving, listed: Callable[[], bool | None], budget: Budget, log: Log) -> None:
         self._proving, self._listed, self._budget, self._log = proving, listed, budget, log
 
-    def wait(self, seconds: float, early: Callable[[], None]) -> None:
+    def steps(self, seconds: float, early: Callable[[], None]) -> Generator[Wait, None, None]:
         """Do what goes ``early``, then wait so many seconds, and sign in meanwhile, the last time at the end.
 
         A refusal makes the wait last twice as long as the secret was old then, or, where the secret is not listed, ends
@@ -5251,7 +5431,7 @@ class Settling:
                 step = max(_SHORTEST_STEP, (until - now) / _SIGN_INS)
                 following, until = now + step, max(until, now + _SIGN_INS * step)
                 while True:
-                    budget.pause(max(0.0, following - budget.awake()))
+                    yield Wait(max(0.0, following - budget.awake()))
                     if not proving.verify:
                         if budget.awake() >= until:
                             return
@@ -5282,6 +5462,9 @@ class Settling:
 # A sign-in that is older (seconds) is repeated before a save is.
 _OLD_SIGN_IN = 30.0
 _ROOMS = 3
+_Ended = TypeVar("_Ended")
+# Work that is done step by step, so that whoever does it may do other work in between.
+Steps = Generator[Wait, None, _Ended]
 
 
 def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool = False) -> Outcome:
@@ -5289,6 +5472,12 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
 
     ``prepare`` reads whatever names the task; nothing changes while it runs.
     """
+    return drive(rotate(prepare, http, budget, log, check), budget)
+
+
+def rotate(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool = False) -> Steps[Outcome]:
+    """Do as ``perform`` does, step by step. Each new secret is made after a wait for the turn to make one; the first
+    wait after it comes when that secret is published."""
     facts: dict[str, Any] = {}
     try:
         try:
@@ -5298,17 +5487,17 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
                     return rotation.describe()
         except Stopped as stop:
             raise Refused("nothing was changed", str(stop), "run it again") from None
-        return _to_the_end(rotation, budget)
+        return (yield from _to_the_end(rotation, budget))
     except RotationError as problem:
         budget.shield()
         facts.update(problem.facts)
         return ended(problem, facts, log)
 
 
-def _to_the_end(rotation: Rotation, budget: Budget) -> Outcome:
+def _to_the_end(rotation: Rotation, budget: Budget) -> Steps[Outcome]:
     try:
         try:
-            return rotation.run()
+            return (yield from rotation.steps())
         except (Exception, Stopped) as failure:
             budget.shield()
             return rotation.end(failure)
@@ -5374,20 +5563,22 @@ class Rotation:
 
     # -- forward
 
-    def run(self) -> Outcome:
+    def steps(self) -> Steps[Outcome]:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
-        if self._plan.action != KEEP or not self._keep():
+        if self._plan.action != KEEP or not (yield from self._keep()):
+            yield Wait(makes=True, personal=self._application.two_secrets)
             self._until += self._budget.spent()
             new, secret = self._make()
             proving = self._subject.proving(secret)
             self._prove(proving)
             publishing = self._publish(new, secret, proving)
-            self._finish(new, publishing, proving)
+            yield Wait()
+            yield from self._finish(new, publishing, proving)
         self._complete = True
         self._budget.shield()
         return self._rotated()
 
-    def _keep(self) -> bool:
+    def _keep(self) -> Steps[bool]:
         """Clean up beside the shown secret; return False where that does not sign in, so that a new one is needed."""
         shown = self._known().shown
         if shown is None or self._subject.shown is None:
@@ -5411,7 +5602,9 @@ class Rotation:
         self._new = shown
         text = self._subject.record.secret(FIELD_SECRET)
         try:
-            self._settle_and_retire(shown, self._subject.shown, lambda record: record.secret(FIELD_SECRET) == text)
+            yield from self._settle_and_retire(
+                shown, self._subject.shown, lambda record: record.secret(FIELD_SECRET) == text
+            )
         except Gone:
             self._log.say("the vault's secret was taken away, so it is rotated")
             self._new = self._retiring = None
@@ -5513,17 +5706,19 @@ class Rotation:
             if look.answer is Answer.LATER:
                 self._budget.pause(look.wait or 2.0)
 
-    def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> None:
+    def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> Steps[None]:
         """Settle and retire after publishing. Raises RotationError, NotDone, Stopped."""
         self._subject.evidence.forget()
         try:
-            self._settle_and_retire(new, proving, publishing.shows_ours)
+            yield from self._settle_and_retire(new, proving, publishing.shows_ours)
         except Gone:
             self._budget.shield()
             self._final = self._taken_away(new, publishing)
             raise self._final from None
 
-    def _settle_and_retire(self, new: Credential, proving: Proving, shows_new: Callable[[VaultRecord], bool]) -> None:
+    def _settle_and_retire(
+        self, new: Credential, proving: Proving, shows_new: Callable[[VaultRecord], bool]
+    ) -> Steps[None]:
         known = self._known()
         self._retiring = retiring = Retiring(
             graph=self._graph,
@@ -5547,7 +5742,8 @@ class Rotation:
             until = retiring.outlook().wait_until(self._subject.now())
             seconds = (until - self._subject.now()).total_seconds() if until else 0.0
             if seconds:
-                Settling(proving, retiring.new_is_listed, self._budget, self._log).wait(seconds, retiring.early)
+                settling = Settling(proving, retiring.new_is_listed, self._budget, self._log)
+                yield from settling.steps(seconds, retiring.early)
             retiring.retire(self._retire_time())
             self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:
@@ -5871,7 +6067,7 @@ class Doctor:
         self._add("edit right", OK, "the record may be edited")
 
     def _choose(self) -> None:
-        self._who = Admin(self._task.sources, self._http, self._budget, self._log)
+        self._who = Admin(self._task.sources, self._task.company, self._http, self._budget, self._log)
         identity = self._who.identity
         self._add("admin identity", OK, f"{identity.name} from {identity.source}: {identity.why}")
 

@@ -28,3 +28,23 @@ options:
 requirements:
   - keeper-secrets-manager-core >= 17.3.0
 """
+
+    # The same for plugins, which run on the controller.
+    PLUGINS = r"""
+options:
+  keeper_config:
+    description:
+      - The client configuration of a Keeper Secrets Manager device, as a mapping, as JSON or as base64 of it.
+      - It may be a template, as one with a lookup, or encrypted with Ansible Vault.
+      - The device must have been initialised. A one-time token is not accepted.
+      - Without it and O(keeper_config_file), the environment variables E(KSM_CONFIG) and E(KSM_CONFIG_FILE) are used,
+        in this order.
+    type: raw
+  keeper_config_file:
+    description:
+      - The path of a file with what O(keeper_config) would hold. It may be a template.
+      - The file is read once and never written.
+    type: str
+requirements:
+  - keeper-secrets-manager-core >= 17.3.0
+"""

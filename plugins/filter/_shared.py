@@ -18,7 +18,9 @@ description:
 positional: adopt
 options:
   _input:
-    description: The results of M(keeperpam.azure.app_secret) in check mode, in a loop over the uids of records.
+    description:
+      - The results of M(keeperpam.azure.app_secret) in check mode, in a loop over the uids of records.
+      - Or the variables of hosts of the inventory P(keeperpam.azure.app_records#inventory).
     type: list
     elements: dict
     required: true
@@ -51,15 +53,15 @@ def shared(looks: Iterable[Mapping[str, Any]], adopt: Iterable[str]) -> list[str
     """Return a sentence for each application that several records name and not all but one of them give up."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for look in looks:
-        application = look.get("application") or {}
+        application = look.get("application") or {"object_id": look.get("keeper_application_object_id")}
         if application.get("object_id"):
             found.setdefault(str(application["object_id"]).lower(), []).append(look)
     given_up = set(adopt)
     sentences = []
     for group in found.values():
-        names = [str(look["item"]) for look in group]
+        names = [str(look.get("item") or look.get("keeper_record")) for look in group]
         if len(set(names) - given_up) > 1:
-            title = group[0]["application"].get("display_name") or "an application"
+            title = (group[0].get("application") or {}).get("display_name") or "an application"
             sentences.append(f"the records {' and '.join(names)} name the same application, {title}")
     return sentences
 

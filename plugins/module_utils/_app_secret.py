@@ -20,12 +20,13 @@ from ._core.base.timing import Budget
 from ._core.rotation.doctor import dry_run
 from ._core.rotation.identity import AUTHORITY_VARIABLE, Sources
 from ._core.rotation.outcome import Outcome
-from ._core.rotation.policy import policy_of
+from ._core.rotation.policy import Policy, policy_of
 from ._core.rotation.subject import Task
 from ._core.rotation.transaction import perform
 from ._core.services.files import certificates_of
 from ._core.services.http import Http
-from ._core.services.vault import Vault, VaultRecord
+from ._core.services.vault import Vault, VaultRecord, not_found
+from ._fleet import rotate_all
 from ._module import ENTRA_OPTIONS, EXCLUSIVE, KEEPER_OPTIONS, Module, cloud, conclude, identities, keeper_configuration
 
 POLICY = (
@@ -43,10 +44,20 @@ POLICY = (
 
 def run(options: Mapping[str, Any]) -> NoReturn:
     """Be the module. ``options`` is the part of the argument spec that is its own."""
-    conclude(Module({**options, **KEEPER_OPTIONS, **ENTRA_OPTIONS}, mutually_exclusive=EXCLUSIVE), _rotate)
+    conclude(
+        Module(
+            {**options, **KEEPER_OPTIONS, **ENTRA_OPTIONS},
+            mutually_exclusive=[*EXCLUSIVE, ("record", "records"), ("application", "records")],
+            required_one_of=[("record", "records")],
+        ),
+        _rotate,
+    )
 
 
 def _rotate(module: Module, http: Http, budget: Budget, log: Log) -> dict[str, Any]:
+    if module.params["records"] is not None:
+        return rotate_all(module, Setting(module.params), budget, log)
+
     def task() -> Task:
         return prepare(module.params, http, budget, log)
 
@@ -62,49 +73,73 @@ def _rotate(module: Module, http: Http, budget: Budget, log: Log) -> dict[str, A
 
 def prepare(params: dict[str, Any], http: Http, budget: Budget, log: Log) -> Task:
     """Read the options and the records. Raises BadInput, Refused."""
-    explicit, fallback = identities(params, dict(os.environ))
-    named = cloud(params["cloud_environment"], "cloud_environment")
-    default = cloud(os.environ.get("AZURE_CLOUD_ENVIRONMENT"), "the environment variable AZURE_CLOUD_ENVIRONMENT")
-    vault = Vault(keeper_configuration(params, os.environ), http, budget, log)
-    wanted = [params[name] for name in ("record", "admin_record", "pam_config") if params[name]]
-    found = vault.read(dict.fromkeys(wanted))
-    record = _record(found, params["record"], "record")
-    attached: list[Labelled] = []
-    if params["admin_record"] and params["admin_record"] != params["record"]:
-        attached = [_record(found, params["admin_record"], "admin_record").view()]
-        if not explicit and not attached[0].get("application_client_id"):
-            raise BadInput(f"the record {params['admin_record']} lacks application_client_id", todo="fill in the field")
-    configuration = _record(found, params["pam_config"], "pam_config").view() if params["pam_config"] else None
-
-    def afresh(uid: str) -> Labelled | None:
-        read = vault.read([uid]).get(uid)
-        return read.view() if read else None
-
-    sources = Sources(
-        advice="set pam_config or admin_record, or tenant_id, client_id and a credential",
-        explicit=explicit,
-        attached=attached,
-        own=record.view(),
-        configuration=configuration,
-        fallback=fallback,
-        cloud=named,
-        default_cloud=default,
-        authority=os.environ.get(AUTHORITY_VARIABLE, ""),
-        files=lambda uid: certificates_of(found[uid], http) if uid in found else (),
-        afresh=afresh,
-    )
-    given = {name: params[name] for name in POLICY if params[name] is not None}
-    return Task(vault, record, sources, policy_of(sources.own or record.view(), **given), params["application"] or "")
+    setting = Setting(params)
+    vault = Vault(setting.keeper, http, budget, log)
+    beside = setting.beside()
+    found = vault.read(dict.fromkeys([params["record"], *beside.values()]))
+    for option, uid in {"record": params["record"], **beside}.items():
+        if uid not in found:
+            raise not_found(uid, option)
+    record = found[params["record"]]
+    sources, policy = setting.about(record, found, http, vault)
+    return Task(vault, record, sources, policy, params["application"] or "")
 
 
-def _record(found: dict[str, VaultRecord], uid: str, option: str) -> VaultRecord:
-    if uid not in found:
-        raise BadInput(
-            f"the record {uid} ({option}) was not found",
-            "it is not shared with the KSM application, or does not exist",
-            "share the record's folder with the application, with edit permission for the application's own record",
+class Setting:
+    """What the options and the environment say, of whichever record is rotated. Raises BadInput."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self._params = params
+        self._explicit, self._fallback = identities(params, dict(os.environ))
+        self._cloud = cloud(params["cloud_environment"], "cloud_environment")
+        where = "the environment variable AZURE_CLOUD_ENVIRONMENT"
+        self._default_cloud = cloud(os.environ.get("AZURE_CLOUD_ENVIRONMENT"), where)
+        self.keeper = keeper_configuration(params, os.environ)
+
+    def beside(self) -> dict[str, str]:
+        """Return the uids of the records that the other options name, by those."""
+        return {name: self._params[name] for name in ("admin_record", "pam_config") if self._params[name]}
+
+    def about(
+        self,
+        record: VaultRecord,
+        found: Mapping[str, VaultRecord],
+        http: Http,
+        vault: Vault | None,
+    ) -> tuple[Sources, Policy]:
+        """Return where the admin identity comes from, given what else was ``found``, and how to rotate this record.
+
+        ``http`` is what files that are attached to records would be fetched with; from ``vault``, where there is one,
+        the record of the admin identity would be read once more. Raises BadInput.
+        """
+
+        def afresh(uid: str) -> Labelled | None:
+            read = vault.read([uid]).get(uid) if vault else None
+            return read.view() if read else None
+
+        params = self._params
+        admin, configuration = params["admin_record"], params["pam_config"]
+        attached: list[Labelled] = []
+        if admin and admin != record.uid:
+            attached = [found[admin].view()]
+            if not self._explicit and not attached[0].get("application_client_id"):
+                raise BadInput(f"the record {admin} lacks application_client_id", todo="fill in the field")
+        own, files = record.view(), {**found, record.uid: record}
+        sources = Sources(
+            advice="set pam_config or admin_record, or tenant_id, client_id and a credential",
+            explicit=self._explicit,
+            attached=attached,
+            own=own,
+            configuration=found[configuration].view() if configuration else None,
+            fallback=self._fallback,
+            cloud=self._cloud,
+            default_cloud=self._default_cloud,
+            authority=os.environ.get(AUTHORITY_VARIABLE, ""),
+            files=lambda uid: certificates_of(files[uid], http) if uid in files else (),
+            afresh=afresh,
         )
-    return found[uid]
+        given = {name: params[name] for name in POLICY if params[name] is not None}
+        return sources, policy_of(own, **given)
 
 
 def diff(outcome: Outcome) -> dict[str, Any]:

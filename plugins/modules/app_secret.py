@@ -20,10 +20,23 @@ description:
     id), C(client_secret_id), C(client_secret) and C(expires). The last three are created where they are missing.
 options:
   record:
-    description: The uid of the Keeper record that publishes the application's secret.
+    description:
+      - The uid of the Keeper record that publishes the application's secret.
+      - One of O(record) and O(records) is needed.
     type: str
-    required: true
     aliases: [uid]
+  records:
+    description:
+      - The uids of the records of many applications, which are rotated side by side in one process. One that is named
+        twice counts once.
+      - Each is rotated as with O(record), and none stops or delays another. They are read in one request, and all of
+        them together keep to the limits of Keeper and of Microsoft Graph.
+      - Where two of them name the same application, both are refused before anything is changed, unless one adopts the
+        other, see O(adopt).
+      - A record whose secret others sign in with, such as that of O(admin_record), is rotated when the others have
+        ended.
+    type: list
+    elements: str
   application:
     description:
       - The object id or the client id of the application.
@@ -92,6 +105,23 @@ options:
       - It takes Entra seconds, at times minutes.
       - Without it, the record's field of this name counts, else 120.
     type: int
+  concurrency:
+    description:
+      - With O(records), how many new secrets may be made and not yet published at a time, 64 at the most.
+      - It is the number of secrets that are removed again when the run is ended early. For hundreds of records choose
+        32 or more.
+    type: int
+    default: 8
+  canary:
+    description:
+      - With O(records), so many of them are rotated first, in the order in which they are named. The others begin only
+        when all of these are complete.
+    type: int
+    default: 0
+  max_failures:
+    description:
+      - With O(records), where more of them than this have failed, no other is begun. Without it, there is no limit.
+    type: int
 extends_documentation_fragment:
   - keeperpam.azure._attributes
   - keeperpam.azure._keeper
@@ -116,6 +146,11 @@ notes:
     C(localhost), as the playbook C(keeperpam.azure.rotate) does. Within a play over other hosts, C(run_once) together
     with C(delegate_to) set to C(localhost) rotates once for each batch (C(serial)), and with the strategy C(free) once
     for each host.
+  - With O(records), a signal ends the run with every application either old or new, and a result for each. A thousand
+    applications take some minutes. Keeper allows 100 calls of a kind in a row, and then wants a silence of 10 seconds.
+    Other programs that use the same Keeper configuration meanwhile share that limit.
+  - With O(records), where the module runs on the controller as the user of the play and not with C(async), a line for
+    each application is shown on stderr as it ends.
   - A run takes 290 seconds at the most with a O(verify_timeout) of 120, whatever the services do.
 seealso:
   - name: Keeper's page on rotating Azure application secrets
@@ -151,6 +186,16 @@ EXAMPLES = r"""
   delegate_to: localhost
   run_once: true
 
+- name: Rotate hundreds of applications, a few of them first, and stop where something is wrong
+  keeperpam.azure.app_secret:
+    records: "{{ application_record_uids }}"
+    pam_config: "{{ pam_configuration_uid }}"
+    rotate: expiring
+    concurrency: 32
+    canary: 3
+    max_failures: 5
+    keeper_config_file: /etc/keeper/ksm-config.json
+
 - name: Let the admin application rotate its own secret, from its own record
   keeperpam.azure.app_secret:
     record: "{{ rotator_record_uid }}"
@@ -184,7 +229,7 @@ EXAMPLES = r"""
 RETURN = r"""
 status:
   description:
-    - How the rotation ended.
+    - How the rotation ended. With O(records) it is the worst of all ends.
     - V(rotated) and V(unchanged) are complete; V(planned) is what check mode says of a rotation that would be made.
     - V(bad_input) and V(refused) have changed nothing; with V(rolled_back) a new secret was made and removed again.
     - With V(incomplete) the new secret is published and valid, but old ones remain; with V(orphan) a new secret may
@@ -199,6 +244,47 @@ msg:
   sample: >-
     billing-api was rotated: its secret f0b0b335-1d71-4883-8f98-567911bfdca6 is valid until
     2027-09-09T19:50:29.3086381Z, 1 old removed.
+counts:
+  description: How many records have ended in which way, by status.
+  type: dict
+  returned: with O(records)
+  sample: {rotated: 198, refused: 2}
+results:
+  description:
+    - How the rotation of each record ended, in the order of O(records). What is described here for one record is in
+      each entry, as far as it is there.
+    - Where all entries together are too large for an event of the Automation Platform, they hold what is listed here,
+      RV(key_id) and RV(expires), and messages are cut.
+  type: list
+  elements: dict
+  returned: with O(records), when the records could be read
+  contains:
+    record:
+      description: The uid of the record.
+      type: str
+      sample: ZmpJl4qCXJEi0ohFKzzQaA
+    title:
+      description: The title of the record. Empty where it was not found.
+      type: str
+      sample: billing-api
+    status:
+      description: How it ended, as RV(status). V(refused) also where it was not begun.
+      type: str
+      sample: rotated
+    changed:
+      description: Whether anything was changed.
+      type: bool
+      sample: true
+    failed:
+      description: Whether it failed.
+      type: bool
+      sample: false
+    msg:
+      description: What happened, why, and what to do next.
+      type: str
+      sample: >-
+        ROTATED 'billing-api' (ZmpJl4qCXJEi0ohFKzzQaA): billing-api was rotated: its secret
+        f0b0b335-1d71-4883-8f98-567911bfdca6 is valid until 2027-09-09T19:50:29.3086381Z. 1 old removed.
 record:
   description: The uid of the record.
   type: str
@@ -298,7 +384,7 @@ checks:
   description: What was looked at, and what it has shown.
   type: list
   elements: dict
-  returned: in check mode
+  returned: in check mode, with O(record)
   contains:
     name:
       description: What was looked at.
@@ -327,7 +413,8 @@ steps:
 from ..module_utils._python import require_python
 
 OPTIONS = {
-    "record": {"type": "str", "required": True, "aliases": ["uid"]},
+    "record": {"type": "str", "aliases": ["uid"]},
+    "records": {"type": "list", "elements": "str"},
     "application": {"type": "str"},
     "rotate": {"type": "str", "choices": ["always", "expiring"], "default": "always"},
     "min_days_left": {"type": "int", "default": 30},
@@ -338,6 +425,9 @@ OPTIONS = {
     "adopt": {"type": "list", "elements": "str"},
     "verify": {"type": "bool"},
     "verify_timeout": {"type": "int"},
+    "concurrency": {"type": "int", "default": 8},
+    "canary": {"type": "int", "default": 0},
+    "max_failures": {"type": "int"},
 }
 
 

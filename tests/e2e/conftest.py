@@ -21,7 +21,9 @@ from harness import FORMS, World, make_world
 
 #: The files whose tests take long, most of them by waiting.
 LONG = (
+    "test_fleet_faults",
     "test_time",
+    "test_fleet",
     "test_stateful",
     "test_attach_commander",
     "test_leaks",

@@ -48,9 +48,9 @@ class Looks:
         self._shown: dict[str, Shown] = {}
         self._began = len(world.sandbox.log)
 
-    def look(self, phase: str, entry: Entry | None) -> None:
-        """Look at every record, right after this change."""
-        for record in self.world.sandbox.vault.records.values():
+    def look(self, phase: str, entry: Entry | None, at: Iterable[VaultRecord] | None = None) -> None:
+        """Look at every record, or at these, right after this change."""
+        for record in self.world.sandbox.vault.records.values() if at is None else at:
             app = self._application(record)
             text = record.value("client_secret")
             if app is not None and text:

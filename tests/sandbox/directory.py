@@ -41,6 +41,8 @@ class Directory:
     `clock` is by how many seconds the directory's clock is ahead of the host's: all that compares dates follows it,
     the lags do not, as replication takes real time. `clock_offsets`: front ends of Graph whose clocks are ahead of
     that by so many seconds, in turn over the requests; they give the `Date` header and the start of new secrets.
+
+    `throttle`: Graph counts the writes of each caller, and refuses what is over its limits.
     """
 
     def __init__(self, state: State) -> None:
@@ -56,6 +58,7 @@ class Directory:
         self.visible_after = 0.0
         self.usable_after = 0.0
         self.lingers_for = 0.0
+        self.throttle = False
         self.replicas = 1
         self.policy_id = new_guid()
         self.policy_max_days: int | None = None

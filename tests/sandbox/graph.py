@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Callable, NoReturn
@@ -27,6 +29,9 @@ GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 EVERYTHING = ("Application.ReadWrite.All", "Directory.ReadWrite.All")
 READ_EVERYTHING = (*EVERYTHING, "Application.Read.All", "Directory.Read.All")
 OWNED = "Application.ReadWrite.OwnedBy"
+# Writes and seconds, for all applications and for those of personal accounts:
+# https://learn.microsoft.com/graph/throttling-limits
+WRITES = {False: (3000, 150.0), True: (60, 60.0)}
 
 
 class Graph:
@@ -39,6 +44,7 @@ class Graph:
 
     def __init__(self, directory: Directory, entra: Entra) -> None:
         self.directory, self.entra = directory, entra
+        self._writes: dict[tuple[str, bool], deque[float]] = defaultdict(deque)
         self.url = ""
 
     def operation(self, request: Request) -> Operation:
@@ -67,6 +73,8 @@ class Graph:
             grant = self._authenticate(request)
             application = self._find(request, address["object"], address["client"])
             self._authorize(request, grant, application, write=request.method == "POST")
+            if request.method == "POST" and self.directory.throttle:
+                self._count(request, grant, application.audience in PERSONAL_AUDIENCES)
             return calls[action](request, application)
 
         return Operation(address["action"] or "get_application", subject, request, perform)
@@ -115,6 +123,25 @@ class Graph:
 
     def _refuse(self, request: Request, status: int, code: str, message: str, **extra: Any) -> NoReturn:
         raise Refusal(self.error(request, status, code, message, **extra))
+
+    # -- how often
+
+    def _count(self, request: Request, grant: Grant, personal: bool) -> None:
+        """Graph's limits on writes, of an application in the tenant: what is refused does not count."""
+        now = time.monotonic()
+        for kind in sorted({False, personal}):
+            most, seconds = WRITES[kind]
+            with self.directory.lock:
+                taken = self._writes[(grant.client_id, kind)]
+                while taken and now - taken[0] >= seconds:
+                    taken.popleft()
+                if len(taken) < most:
+                    taken.append(now)
+                    continue
+                wait = taken[0] + seconds - now
+            response = self.error(request, 429, "TooManyRequests", "Please retry again later.")
+            response.headers["Retry-After"] = f"{wait:.3f}"
+            raise Refusal(response)
 
     # -- who may do what
 

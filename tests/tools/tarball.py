@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 #: Each matches the whole path of a file.
 ALLOWED = (
-    r"(CHANGELOG\.rst|FILES\.json|LICENSE|MANIFEST\.json|README\.md|requirements\.txt)",
+    r"(CHANGELOG\.rst|FILES\.json|LICENSE|MANIFEST\.json|README\.md|bindep\.txt|requirements\.txt)",
     r"changelogs/(changelog|config)\.yaml",
     r"changelogs/fragments/(\.keep|[\w.-]+\.yml)",
     r"docs/([\w-]+/)*[\w-]+\.(rst|md|yml)",
@@ -24,7 +24,7 @@ ALLOWED = (
     r"playbooks/([\w-]+/)*[\w-]+\.yml",
     r"playbooks/files/(rotate_azure_app\.py|(admin|target)_application\.csv)",
     r"playbooks/templates/[\w.-]+\.j2",
-    r"plugins/(action|doc_fragments|filter|inventory|modules)/\w+\.py",
+    r"plugins/(action|doc_fragments|filter|inventory|modules|plugin_utils)/\w+\.py",
     r"plugins/module_utils/(\w+/)*\w+\.py",
     r"roles/gateway_host/(README\.md|(defaults|handlers|meta|tasks|vars)/\w+\.yml)",
     r"roles/gateway_host/files/([\w-]+\.(py|sh)|requirements-3\.\d+\.txt)",

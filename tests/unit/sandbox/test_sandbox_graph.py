@@ -305,3 +305,21 @@ def test_what_is_not_there(sb: Sandbox, seeded: Seeded, graph: Any) -> None:
     assert graph.session.get(f"{sb.graph_url}/v1.0/users", timeout=20).status_code == 404
     bare = graph.session.post(f"{graph.root}/applications{address}/addPassword", data=b"{}", timeout=20)
     assert bare.status_code == 400
+
+
+def test_writes_are_counted_where_that_is_wanted(
+    sb: Sandbox, seeded: Seeded, graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.graph.WRITES", {False: (3, 150.0), True: (1, 60.0)})
+    app = seeded.applications["billing-api"]
+    assert [graph.add("/" + app.object_id).status_code for _number in range(4)] == [200] * 4
+    sb.directory.throttle = True
+    assert graph.add("/" + app.object_id).status_code == 200
+    app.audience = "AzureADandPersonalMicrosoftAccount"
+    for credential in list(app.live_secrets())[1:]:
+        app.credentials.remove(credential)
+    assert graph.add("/" + app.object_id).status_code == 200
+    refused = graph.add("/" + app.object_id)
+    assert code(refused) == (429, "TooManyRequests")
+    assert 59 < float(refused.headers["Retry-After"]) <= 60
+    assert graph.get("/" + app.object_id).status_code == 200

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from .errors import OutOfTime, Stopped
 
@@ -30,6 +32,17 @@ _GRACE = 1.0
 _AGAIN = 5.0  # the alarm comes again, in case it meets code that swallows what it raises, as callbacks do
 _AWAKE = getattr(time, "CLOCK_BOOTTIME", None)  # macOS and Windows have none
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there only calls and pauses end a phase
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What work that is done step by step waits for: so many seconds, or its turn to make a secret (``makes``), of an
+    application that is open to ``personal`` accounts or not."""
+
+    seconds: float = 0.0
+    makes: bool = False
+    personal: bool = False
 
 
 def room_time(wait: float) -> float:
@@ -51,6 +64,7 @@ class Budget:
         self._end = self._seconds = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
+        self.listener: Callable[[str], None] | None = None  # told of a signal, where it is not raised
 
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
@@ -92,10 +106,18 @@ class Budget:
         if self.left() <= 0:
             raise self._over()
 
-    def pause(self, seconds: float) -> None:
-        """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
+    def admit(self) -> None:
+        """Raise Stopped where nothing further may be begun, such as a request."""
+        self.check()
+
+    def fits(self, seconds: float) -> None:
+        """Raise OutOfTime when the phase would end before, or has ended."""
         if not 0 <= seconds < self.left():
             raise self._over()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
+        self.fits(seconds)
         time.sleep(seconds)
 
     def on_alarm(self, number: int, frame: Any) -> None:
@@ -114,6 +136,26 @@ class Budget:
             signal.setitimer(signal.ITIMER_REAL, self.left() + _GRACE if finite else 0, _AGAIN)
 
 
+def drive(steps: Generator[Wait, None, _Result], budget: Budget) -> _Result:
+    """Do work that is done step by step, waiting between the steps; return what it returns. What ends a wait early is
+    raised where the work waits."""
+    problem: BaseException | None = None
+    while True:
+        try:
+            while True:
+                step = next(steps) if problem is None else steps.throw(problem)
+                problem = None
+                if step.seconds:
+                    budget.pause(step.seconds)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+        except BaseException as failure:
+            if inspect.getgeneratorstate(steps) == inspect.GEN_CLOSED:  # the work itself has failed
+                raise
+            problem = failure
+
+
 def catch_signals(budget: Budget) -> None:
     """Turn the first SIGTERM, SIGINT or SIGHUP of this process into Stopped, and the end of a phase into OutOfTime.
 
@@ -125,7 +167,10 @@ def catch_signals(budget: Budget) -> None:
     def on_signal(number: int, frame: Any) -> None:
         if not seen and not budget.shielded:
             seen.append(number)
-            raise Stopped("interrupted by " + signal.Signals(number).name)
+            reason = "interrupted by " + signal.Signals(number).name
+            if budget.listener is None:
+                raise Stopped(reason)
+            budget.listener(reason)
 
     caught = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     for number in caught:

@@ -6,29 +6,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ..base.errors import RotationError
 from ..base.redact import Log, Secret
 from ..base.timing import Budget
-from ..services.application import format_time, parse_time
+from ..services.application import Application, format_time, parse_time
 from ..services.credentials import Identity
-from ..services.entra import Entra
+from ..services.entra import Cloud, Entra
 from ..services.graph import Graph
 from ..services.http import Http
+from ..services.vault import VaultRecord
+from .deciding import Holding
 from .identity import Sources, choose, renewed
 
 # So many days before the admin application's own secret or certificate ends it is time to renew it.
 RENEW_DAYS = 30
 
 
+class Company:
+    """Whoever else is at work in this process: nobody. A fleet has another one."""
+
+    def token(self, identity: Identity, cloud: Cloud, refused: Secret | None, fetch: Callable[[], Secret]) -> Secret:
+        """Return an access token of the identity, as ``fetch`` does, but not the ``refused`` one."""
+        return fetch()
+
+    def meet(self, record: VaultRecord, application: Application) -> tuple[Holding, ...]:
+        """Return what other records than this one hold, as far as it may be of its application. Raises Refused where
+        one of them rotates the same application."""
+        return ()
+
+
 class Admin:
     """Who makes and removes secrets. Making the object chooses; it asks nobody. Raises BadInput."""
 
-    def __init__(self, sources: Sources, http: Http, budget: Budget, log: Log) -> None:
+    def __init__(self, sources: Sources, company: Company, http: Http, budget: Budget, log: Log) -> None:
         self.identity, self.cloud = choose(sources)
-        self._sources, self._log = sources, log
+        self._sources, self._company, self._log = sources, company, log
+        self._token: Secret | None = None
         self._was_read_again = False
         self.entra = Entra(http, self.cloud, self.identity.tenant_id, budget, log)
         self.graph = Graph(http, self.cloud.graph, self.identity.client_id, self._sign_in, log)
@@ -54,7 +71,11 @@ class Admin:
         )
 
     def _sign_in(self) -> Secret:
-        return self.entra.token(self.identity, self._read_again)
+        # Asked for again, it is asked for another one.
+        self._token = self._company.token(
+            self.identity, self.cloud, self._token, lambda: self.entra.token(self.identity, self._read_again)
+        )
+        return self._token
 
     def _read_again(self) -> Identity | None:
         """Return the identity as its record holds it by now, once in a run; None where it is as it was."""

@@ -160,7 +160,7 @@ class Doctor:
         self._add("edit right", OK, "the record may be edited")
 
     def _choose(self) -> None:
-        self._who = Admin(self._task.sources, self._http, self._budget, self._log)
+        self._who = Admin(self._task.sources, self._task.company, self._http, self._budget, self._log)
         identity = self._who.identity
         self._add("admin identity", OK, f"{identity.name} from {identity.source}: {identity.why}")
 

@@ -99,6 +99,7 @@ class Publishing:
         """Return whether the record shows the new secret; ``problems`` takes what was in the way."""
         current, conflict = self._record, False
         for attempt in range(1, _SAVES + 1):
+            self._vault.await_turn()
             self._look(conflict)
             problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
             if problem is None:

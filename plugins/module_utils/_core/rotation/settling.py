@@ -7,11 +7,11 @@ replicas that have not heard of it yet have time to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from ..base.errors import OutOfTime
 from ..base.redact import Log
-from ..base.timing import SETTLE, Budget
+from ..base.timing import SETTLE, Budget, Wait
 from ..services.entra import Answer
 from .proving import Proving
 
@@ -26,7 +26,7 @@ class Settling:
     def __init__(self, proving: Proving, listed: Callable[[], bool | None], budget: Budget, log: Log) -> None:
         self._proving, self._listed, self._budget, self._log = proving, listed, budget, log
 
-    def wait(self, seconds: float, early: Callable[[], None]) -> None:
+    def steps(self, seconds: float, early: Callable[[], None]) -> Generator[Wait, None, None]:
         """Do what goes ``early``, then wait so many seconds, and sign in meanwhile, the last time at the end.
 
         A refusal makes the wait last twice as long as the secret was old then, or, where the secret is not listed, ends
@@ -45,7 +45,7 @@ class Settling:
                 step = max(_SHORTEST_STEP, (until - now) / _SIGN_INS)
                 following, until = now + step, max(until, now + _SIGN_INS * step)
                 while True:
-                    budget.pause(max(0.0, following - budget.awake()))
+                    yield Wait(max(0.0, following - budget.awake()))
                     if not proving.verify:
                         if budget.awake() >= until:
                             return

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..services.application import Application, Credential, guid, parse_time
 from ..services.entra import Answer
 from ..services.http import Http
 from ..services.vault import Vault, VaultRecord
-from .admin import Admin
+from .admin import Admin, Company
 from .deciding import Situation, contradicts, marker, unlisted
 from .evidence import Evidence, published_in
 from .identity import Sources, holder, holdings
@@ -37,6 +37,7 @@ class Task:
     sources: Sources
     policy: Policy
     application: str = ""
+    company: Company = field(default_factory=Company)
 
 
 class Subject:
@@ -53,7 +54,7 @@ class Subject:
         identifier = task.application or self.record.value(FIELD_APPLICATION)
         named = guid(identifier) or "of no GUID"
         log.say(f"keeperpam.azure {VERSION}: record {self.record.title!r} ({self.record.uid}), application {named}")
-        self._admin = Admin(task.sources, http, budget, log)
+        self._admin = Admin(task.sources, task.company, http, budget, log)
         identity = self._admin.identity
         log.say(f"admin identity {identity.name} from {identity.source}: {identity.why}")
         check_fields(self.record, bool(task.application))
@@ -75,7 +76,7 @@ class Subject:
         secret = self.record.secret(FIELD_SECRET)
         self.shown = self.proving(Secret(secret)) if secret else None
         self._must_be_its_own(task.sources, admin)
-        self._held = holdings(task.sources)
+        self._held = (*holdings(task.sources), *task.company.meet(self.record, app))
         self.run_name = marker(self.record.uid, uuid.uuid4().hex)
         self.unlisted = unlisted(self.policy, self.published, app, app.read_at)
         # What is so young that no list may show it yet has been seen to sign in: where it does not, the record may have

@@ -11,13 +11,13 @@ is never guessed: a secret whose save may still take effect is not removed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from ..base.errors import Incomplete, Orphan, Refused, RolledBack, RotationError, Stopped
 from ..base.redact import Log, Secret
-from ..base.timing import PUBLISH, RESOLVE, RETIRE, REVIEW, SOON, UNDO, Budget, room_time, rotating_time
+from ..base.timing import PUBLISH, RESOLVE, RETIRE, REVIEW, SOON, UNDO, Budget, Wait, drive, room_time, rotating_time
 from ..services.application import Credential, format_time, guid
 from ..services.entra import Answer
 from ..services.graph import NotDone
@@ -38,6 +38,9 @@ from .subject import Subject, Task
 # A sign-in that is older (seconds) is repeated before a save is.
 _OLD_SIGN_IN = 30.0
 _ROOMS = 3
+_Ended = TypeVar("_Ended")
+# Work that is done step by step, so that whoever does it may do other work in between.
+Steps = Generator[Wait, None, _Ended]
 
 
 def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool = False) -> Outcome:
@@ -45,6 +48,12 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
 
     ``prepare`` reads whatever names the task; nothing changes while it runs.
     """
+    return drive(rotate(prepare, http, budget, log, check), budget)
+
+
+def rotate(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, check: bool = False) -> Steps[Outcome]:
+    """Do as ``perform`` does, step by step. Each new secret is made after a wait for the turn to make one; the first
+    wait after it comes when that secret is published."""
     facts: dict[str, Any] = {}
     try:
         try:
@@ -54,17 +63,17 @@ def perform(prepare: Callable[[], Task], http: Http, budget: Budget, log: Log, c
                     return rotation.describe()
         except Stopped as stop:
             raise Refused("nothing was changed", str(stop), "run it again") from None
-        return _to_the_end(rotation, budget)
+        return (yield from _to_the_end(rotation, budget))
     except RotationError as problem:
         budget.shield()
         facts.update(problem.facts)
         return ended(problem, facts, log)
 
 
-def _to_the_end(rotation: Rotation, budget: Budget) -> Outcome:
+def _to_the_end(rotation: Rotation, budget: Budget) -> Steps[Outcome]:
     try:
         try:
-            return rotation.run()
+            return (yield from rotation.steps())
         except (Exception, Stopped) as failure:
             budget.shield()
             return rotation.end(failure)
@@ -130,20 +139,22 @@ class Rotation:
 
     # -- forward
 
-    def run(self) -> Outcome:
+    def steps(self) -> Steps[Outcome]:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
-        if self._plan.action != KEEP or not self._keep():
+        if self._plan.action != KEEP or not (yield from self._keep()):
+            yield Wait(makes=True, personal=self._application.two_secrets)
             self._until += self._budget.spent()
             new, secret = self._make()
             proving = self._subject.proving(secret)
             self._prove(proving)
             publishing = self._publish(new, secret, proving)
-            self._finish(new, publishing, proving)
+            yield Wait()
+            yield from self._finish(new, publishing, proving)
         self._complete = True
         self._budget.shield()
         return self._rotated()
 
-    def _keep(self) -> bool:
+    def _keep(self) -> Steps[bool]:
         """Clean up beside the shown secret; return False where that does not sign in, so that a new one is needed."""
         shown = self._known().shown
         if shown is None or self._subject.shown is None:
@@ -167,7 +178,9 @@ class Rotation:
         self._new = shown
         text = self._subject.record.secret(FIELD_SECRET)
         try:
-            self._settle_and_retire(shown, self._subject.shown, lambda record: record.secret(FIELD_SECRET) == text)
+            yield from self._settle_and_retire(
+                shown, self._subject.shown, lambda record: record.secret(FIELD_SECRET) == text
+            )
         except Gone:
             self._log.say("the vault's secret was taken away, so it is rotated")
             self._new = self._retiring = None
@@ -269,17 +282,19 @@ class Rotation:
             if look.answer is Answer.LATER:
                 self._budget.pause(look.wait or 2.0)
 
-    def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> None:
+    def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> Steps[None]:
         """Settle and retire after publishing. Raises RotationError, NotDone, Stopped."""
         self._subject.evidence.forget()
         try:
-            self._settle_and_retire(new, proving, publishing.shows_ours)
+            yield from self._settle_and_retire(new, proving, publishing.shows_ours)
         except Gone:
             self._budget.shield()
             self._final = self._taken_away(new, publishing)
             raise self._final from None
 
-    def _settle_and_retire(self, new: Credential, proving: Proving, shows_new: Callable[[VaultRecord], bool]) -> None:
+    def _settle_and_retire(
+        self, new: Credential, proving: Proving, shows_new: Callable[[VaultRecord], bool]
+    ) -> Steps[None]:
         known = self._known()
         self._retiring = retiring = Retiring(
             graph=self._graph,
@@ -303,7 +318,8 @@ class Rotation:
             until = retiring.outlook().wait_until(self._subject.now())
             seconds = (until - self._subject.now()).total_seconds() if until else 0.0
             if seconds:
-                Settling(proving, retiring.new_is_listed, self._budget, self._log).wait(seconds, retiring.early)
+                settling = Settling(proving, retiring.new_is_listed, self._budget, self._log)
+                yield from settling.steps(seconds, retiring.early)
             retiring.retire(self._retire_time())
             self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:

@@ -10,6 +10,7 @@ would take all the time there is.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -72,6 +73,13 @@ class Line:
         self.awaited = ""  # what is being waited for, where
         self.where = ""  # host and address
         self.families: dict[str, int] = {}  # by host, the family of the address that was connected to last
+        self.socket: socket.socket | None = None  # what the request is sent over
+
+    def cut(self) -> None:
+        """Let what waits for an answer fail at once; for another thread than the one that waits."""
+        if self.socket is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
 @functools.cache
@@ -200,6 +208,7 @@ class _Connection:
             super().connect()  # type: ignore[misc]
         except (OSError, ValueError, HTTPError, HTTPException) as problem:
             raise self._failed(problem, target, proxy) from None
+        self._line.socket = self.sock
 
     def _failed(self, problem: Exception, target: str, proxy: str) -> NotConnected:
         if isinstance(problem, UnicodeError):
@@ -233,6 +242,7 @@ class _Connection:
     def request(self, *arguments: Any, **options: Any) -> None:
         """Send the request."""
         self._line.sent = True
+        self._line.socket = self.sock
         self._line.where = self._where
         self._line.awaited = f"the answer of {self._where}"
         super().request(*arguments, **options)  # type: ignore[misc]

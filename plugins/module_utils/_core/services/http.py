@@ -154,18 +154,67 @@ def pause_before(attempt: int, asked: float | None = None) -> float:
     return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (attempt - 2)) * random.uniform(0.75, 1.25)
 
 
+class Pace:
+    """The pace at which requests are sent: each as soon as it is there. Whoever shares a limit has another one."""
+
+    def wait(self, method: str, url: str, budget: Budget) -> None:
+        """Wait until such a request may be sent. Raises Stopped."""
+
+    def book(self, name: str, budget: Budget) -> None:
+        """Wait so already now that the next request to the endpoint of that name need not. Raises Stopped."""
+
+    def answered(self, method: str, url: str, reply: Reply | None) -> None:
+        """Note the answer to a request that was waited for; None where there was none."""
+
+
+class Lines:
+    """Sessions, each with its line, that are used by one caller at a time and kept alive between calls."""
+
+    def __init__(self) -> None:
+        self._idle: list[tuple[requests.Session, Line]] = []
+        self._families: dict[str, int] = {}
+        self.busy: dict[Line, Budget] = {}  # whose request is under way on it
+
+    def take(self, fresh: bool, local: bool) -> tuple[requests.Session, Line]:
+        """Return a session, one without any connection where it must be ``fresh``. Raises NotConnected."""
+        try:
+            return self._new(local) if fresh else self._idle.pop()
+        except IndexError:
+            return self._new(local)
+
+    def _new(self, local: bool) -> tuple[requests.Session, Line]:
+        line = Line()
+        line.families = self._families
+        session = Session(line)
+        session.trust_env = not local  # proxies, above all
+        return session, line
+
+    def keep(self, session: requests.Session, line: Line) -> None:
+        """Let somebody else have the session."""
+        line.socket = None
+        self._idle.append((session, line))
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        while self._idle:
+            self._idle.pop()[0].close()
+
+
 class Http:
-    """The one way out. Not for use by several threads.
+    """The one way out. Not for use by several threads, unlike its ``lines``.
 
     ``local`` is for services of this host and its link: through no proxy, and given up quickly where none is there.
     """
 
-    def __init__(self, budget: Budget, log: Log, local: bool = False) -> None:
+    def __init__(
+        self, budget: Budget, log: Log, local: bool = False, lines: Lines | None = None, pace: Pace | None = None
+    ) -> None:
         self._budget = budget
         self._log = log
         self._local = local
+        self._lines = lines or Lines()
         self._line = Line()
-        self._session: requests.Session | None = None
+        self.pace = pace or Pace()
 
     def call(
         self,
@@ -223,22 +272,31 @@ class Http:
             attempt += 1
 
     def _once(self, request: dict[str, Any], fresh: bool) -> Reply:
-        self._line.sent, self._line.awaited = False, ""
-        self._budget.check()
+        self._line = Line()
+        self.pace.wait(request["method"], request["url"], self._budget)
+        reply = None
         try:
-            if fresh:
-                with self._new_session() as session:
-                    return self._send(session, request)
-            if self._session is None:
-                self._session = self._new_session()
-            return self._send(self._session, request)
+            self._budget.admit()
+            session, self._line = self._lines.take(fresh, self._local)
+            reply = self._over(session, request, fresh)
+            return reply
         except NotConnected as problem:
             raise Unanswered(str(problem), False, problem.todo, problem.lasting) from None
+        finally:
+            self.pace.answered(request["method"], request["url"], reply)
 
-    def _new_session(self) -> requests.Session:
-        session = Session(self._line)
-        session.trust_env = not self._local  # proxies, above all
-        return session
+    def _over(self, session: requests.Session, request: dict[str, Any], fresh: bool) -> Reply:
+        line, lines = self._line, self._lines
+        line.sent, line.awaited = False, ""
+        lines.busy[line] = self._budget
+        try:
+            return self._send(session, request)
+        finally:
+            del lines.busy[line]
+            if fresh:
+                session.close()
+            else:
+                lines.keep(session, line)
 
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
         left = max(self._budget.left(), 0.01)
@@ -268,5 +326,4 @@ class Http:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            self._session.close()
+        self._lines.close()

@@ -47,6 +47,8 @@ _KEY_CHANGES = 3
 _TEXT_TYPES = {"text", "secret", "multiline", "password", "note"}
 _TOO_LARGE = re.compile(r"(?i)\btoo (?:large|big|long)\b|\bexceeds\b|\bsize limit\b")
 _CHECK_DEVICE = "check that the KSM application and its device are not expired, removed or locked to another address"
+# Keeper's names of the two calls.
+READ, SAVE = "get_secret", "update_secret"
 _NEEDED = ("clientId", "privateKey", "appKey")
 
 
@@ -93,6 +95,11 @@ class VaultRecord:
     editable: bool
     data: dict[str, Any] = field(repr=False)
     sdk: Any = field(repr=False)
+
+    @property
+    def folder_uid(self) -> str:
+        """The uid of the folder that the record lies in; empty where the record itself is shared."""
+        return str(self.sdk.inner_folder_uid or self.sdk.folder_uid or "")
 
     def view(self) -> Labelled:
         """Return all values, those of custom fields first."""
@@ -151,6 +158,15 @@ class VaultRecord:
                 data["custom"].append(item)
             item["value"] = [value] if value else []
         return VaultRecord(self.uid, self.title, self.type, self.revision, self.editable, data, self.sdk)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that the application may see. ``parent`` is the uid of the one above it; empty for a shared folder."""
+
+    uid: str
+    name: str
+    parent: str
 
 
 class NotSaved(Exception):
@@ -253,17 +269,20 @@ class Vault:
 
         A record that is there but cannot be decrypted is an error, not a record that is missing.
         """
+        found, lost = self.find(uids)
+        for uid in lost:
+            raise undecipherable(uid)
+        return found
+
+    def find(self, uids: Iterable[str]) -> tuple[dict[str, VaultRecord], list[str]]:
+        """Return the records with these uids (none: all) that the application may see, and the uids of those that are
+        there but cannot be decrypted. Raises Refused."""
         wanted = list(uids)
         learn(("record uid", "", uid) for uid in wanted)
         try:
-            answer = self._patiently("get_secret", lambda: self._sdk.get_secrets(wanted, full_response=True))
-        except _Answered as problem:
-            if problem.between:
-                raise Refused("Keeper was not reached", problem.between, problem.todo) from None
-            what, todo = "Keeper refused to read the record", problem.next_step(_CHECK_DEVICE)
-            raise Refused(what, str(problem), todo) from None
-        except Unanswered as problem:
-            raise Refused("Keeper was not reached", str(problem), problem.todo) from None
+            answer = self._patiently(READ, lambda: self._sdk.get_secrets(wanted, full_response=True))
+        except (_Answered, Unanswered) as problem:
+            raise _not_read("the record" if wanted else "the records", problem) from None
         found: dict[str, VaultRecord] = {}
         mended, lost = self._mend(answer)
         for sdk in list(answer.records or []) + mended:
@@ -271,13 +290,19 @@ class Vault:
             # A shortcut shows the same record twice; one of the two may lie in a folder that is not editable.
             if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
                 found[record.uid] = record
-        for uid in wanted:
-            if uid not in found and uid in lost:
-                raise BadInput(
-                    f"the record {uid} is there but could not be decrypted",
-                    todo="share its folder with the KSM application again",
-                )
-        return found
+        return found, [str(uid) for uid in wanted or sorted(map(str, lost)) if uid not in found and uid in lost]
+
+    def folders(self) -> dict[str, Folder]:
+        """Return the folders that the application may see, by uid. One request. Raises Refused."""
+        try:
+            answer = self._patiently("get_folders", self._sdk.get_folders)
+        except (_Answered, Unanswered) as problem:
+            raise _not_read("the folders", problem) from None
+        return {one.folder_uid: Folder(one.folder_uid, foreign(one.name), one.parent_uid or "") for one in answer}
+
+    def await_turn(self) -> None:
+        """Wait until a save may be sent: what is to be fresh then is looked at afterwards. Raises Stopped."""
+        self._http.pace.book(SAVE, self._budget)
 
     def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
         """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
@@ -409,6 +434,31 @@ class _SdkReply:
         self.status_code = reply.status
         self.text = reply.text
         self.reason = ""
+
+
+def not_found(uid: str, option: str) -> BadInput:
+    """Return what is wrong where the application does not see the record that an option names."""
+    return BadInput(
+        f"the record {uid} ({option}) was not found",
+        "it is not shared with the KSM application, or does not exist",
+        "share the record's folder with the application, with edit permission for the application's own record",
+    )
+
+
+def undecipherable(uid: str) -> BadInput:
+    """Return what is wrong with a record that cannot be decrypted."""
+    return BadInput(
+        f"the record {uid} is there but could not be decrypted",
+        todo="share its folder with the KSM application again",
+    )
+
+
+def _not_read(what: str, problem: _Answered | Unanswered) -> Refused:
+    if isinstance(problem, Unanswered):
+        return Refused("Keeper was not reached", str(problem), problem.todo)
+    if problem.between:
+        return Refused("Keeper was not reached", problem.between, problem.todo)
+    return Refused(f"Keeper refused to read {what}", str(problem), problem.next_step(_CHECK_DEVICE))
 
 
 def _error(reply: Reply) -> _Answered:

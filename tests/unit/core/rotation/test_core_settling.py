@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Log, Secret
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import SETTLE, Budget
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import SETTLE, Budget, drive
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.proving import Proving
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.settling import Settling
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.entra import Answer, SignIn
@@ -38,7 +38,7 @@ class Wait:
         budget, log = Budget(), Log(lambda line: None)
         proving = Proving(self, application(), Secret("the-secret"), verify, budget, log)  # type: ignore[arg-type]
         clock.now = self.began
-        Settling(proving, self.look, budget, log).wait(seconds, early)
+        drive(Settling(proving, self.look, budget, log).steps(seconds, early), budget)
         self.lasted = round(clock.now - self.began, 3)
 
     def sign_in(self, client_id: str, secret: Secret) -> SignIn:

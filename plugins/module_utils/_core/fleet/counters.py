@@ -1,0 +1,80 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What services count, as pure logic: the clock (seconds) is given, and nothing here waits."""
+
+from __future__ import annotations
+
+from collections import deque
+
+# The silence begins anew with each answer that is still to come.
+_SHORTEST = 0.5
+
+
+class Series:
+    """A counter that each call prolongs: so many calls, then a silence, as Keeper counts them by endpoint and device.
+
+    The service counts when a call arrives, we when it is sent and when it is answered: the silence begins with the last
+    answer.
+    """
+
+    def __init__(self, calls: int, silence: float) -> None:
+        self._calls, self._silence = calls, silence
+        self._number = self._under_way = 0
+        self._last = self._closed_until = float("-inf")
+
+    def ask(self, now: float) -> float:
+        """Return 0 and count the call, where it may be sent now; else the seconds after which to ask again."""
+        if now < self._closed_until:
+            return self._closed_until - now
+        if not self._under_way and now - self._last >= self._silence:
+            self._number = 0
+        if self._number < self._calls:
+            self._number += 1
+            self._under_way += 1
+            self._last = max(self._last, now)
+            return 0.0
+        return max(_SHORTEST, self._last + self._silence - now)
+
+    def answered(self, now: float) -> None:
+        """A call has ended."""
+        self._under_way -= 1
+        self._last = max(self._last, now)
+
+    def throttled(self, now: float, asked: float | None) -> bool:
+        """The service has refused a call: all are silent, for as long as is ``asked``, or for a silence.
+
+        Returns whether that is news.
+        """
+        news = now >= self._closed_until
+        self._number = 0
+        self._closed_until = max(self._closed_until, now + (asked or self._silence))
+        return news
+
+
+class Quota:
+    """So many calls within so many seconds."""
+
+    def __init__(self, calls: int, seconds: float) -> None:
+        self._calls, self._seconds = calls, seconds
+        self._taken: deque[float] = deque()
+        self._closed_until = float("-inf")
+
+    def ask(self, now: float, calls: int = 1) -> float:
+        """Return 0 and count the calls, where they may be sent now; else the seconds after which to ask again."""
+        if now < self._closed_until:
+            return self._closed_until - now
+        while self._taken and now - self._taken[0] >= self._seconds:
+            self._taken.popleft()
+        room = self._calls - len(self._taken)
+        if calls <= room:
+            self._taken.extend([now] * calls)
+            return 0.0
+        return self._taken[calls - room - 1] + self._seconds - now
+
+    def silence(self, now: float, seconds: float) -> bool:
+        """Nothing is sent for so many seconds. Returns whether that is news."""
+        news = now >= self._closed_until
+        self._closed_until = max(self._closed_until, now + seconds)
+        return news

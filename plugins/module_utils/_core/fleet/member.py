@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One rotation of a fleet, done step by step by whichever thread is free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..base.redact import Log
+from ..base.timing import Wait
+from ..rotation.outcome import Outcome, verdict
+from ..rotation.subject import Task
+from ..rotation.transaction import Steps, rotate
+from ..services.http import Http, Lines
+from ..services.vault import VaultRecord
+from .pacing import Pacer, Turn
+from .stopping import MemberBudget, Stop
+
+
+class Member:
+    """The rotation of one record, which was read as ``record``; ``prepare`` returns what it is about."""
+
+    def __init__(
+        self,
+        record: VaultRecord,
+        prepare: Callable[[VaultRecord, Http, MemberBudget, Log], Task],
+        lines: Lines,
+        pacer: Pacer,
+        stop: Stop,
+        check: bool,
+    ) -> None:
+        self.uid, self.title = record.uid, record.title
+        self.has_slot = False
+        self.log = Log(_nothing)
+        self.budget = MemberBudget(stop)
+        self._turn = Turn(pacer)
+        self.http = Http(self.budget, self.log, lines=lines, pace=self._turn)
+        self._steps: Steps[Outcome] = rotate(
+            lambda: prepare(record, self.http, self.budget, self.log), self.http, self.budget, self.log, check
+        )
+
+    def go_on(self, problem: BaseException | None = None) -> Wait | Outcome:
+        """Do what is next; raise ``problem`` where the rotation waits. Return what it waits for, or how it ended."""
+        try:
+            while True:
+                wait = next(self._steps) if problem is None else self._steps.throw(problem)
+                if not wait.makes or wait.personal or not self.has_slot:
+                    return wait
+                problem = None
+        except StopIteration as end:
+            return self._ended(end.value)
+        except BaseException as bug:
+            return self._ended(failed_by(bug, self.uid, self.title))
+
+    def _ended(self, outcome: Outcome) -> Outcome:
+        self._turn.close()
+        return outcome
+
+
+def failed_by(bug: BaseException, uid: str, title: str) -> Outcome:
+    """Return how a rotation ended that has met a bug."""
+    facts: dict[str, Any] = {"record": uid, "title": title}
+    what = f"a bug has ended it: {type(bug).__name__}: {bug}"
+    return Outcome("error", 1, verdict("error", facts, what, "", "report it, and run it again"), False, facts)
+
+
+def not_begun(uid: str, title: str, why: str) -> Outcome:
+    """Return how a rotation ended that has not begun."""
+    facts: dict[str, Any] = {"record": uid, "title": title}
+    text = verdict("refused", facts, "it was not begun", why, "see to that, then run it again")
+    return Outcome("refused", 3, text, False, facts)
+
+
+def _nothing(line: str) -> None:
+    del line

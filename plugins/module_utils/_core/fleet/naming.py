@@ -1,0 +1,92 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which application each record of a fleet names, found out before anything is changed."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import time
+from collections.abc import Callable, Sequence
+
+from ..base.errors import RotationError, Stopped
+from ..base.redact import Log, Secret
+from ..base.timing import RESOLVE
+from ..rotation.identity import Sources, choose
+from ..rotation.publishing import FIELD_APPLICATION
+from ..services.application import Application
+from ..services.entra import Entra
+from ..services.graph import Graph
+from ..services.http import Http, Lines
+from ..services.vault import VaultRecord
+from .company import Fleetmates
+from .pacing import Pacer, Turn
+from .stopping import MemberBudget, Stop
+from .threads import Threads
+
+_AT_ONCE = 16
+# Seconds: where Graph does not answer, each rotation finds that out by itself. Each record adds to it.
+_LIMIT, _EACH = 60.0, 0.05
+
+
+class Naming:
+    """The first look at the applications of many records. ``sources`` returns where the admin identity of one comes
+    from."""
+
+    def __init__(
+        self,
+        sources: Callable[[VaultRecord, Http], Sources],
+        company: Fleetmates,
+        lines: Lines,
+        pacer: Pacer,
+        stop: Stop,
+        log: Log,
+    ) -> None:
+        self._sources, self._company, self._lines, self._pacer, self._stop, self._log = (
+            sources,
+            company,
+            lines,
+            pacer,
+            stop,
+            log,
+        )
+
+    def applications(self, records: Sequence[VaultRecord]) -> dict[str, Application]:
+        """Return the application of each record, by the record's uid, as far as it can be found."""
+        answers: queue.SimpleQueue[tuple[str, Application | None]] = queue.SimpleQueue()
+        until = time.monotonic() + _LIMIT + _EACH * len(records)
+        threads = Threads(min(_AT_ONCE, len(records)))
+
+        def look(record: VaultRecord) -> None:
+            late = time.monotonic() > until or self._stop.reason
+            answers.put((record.uid, None if late else self._application(record)))
+
+        for record in records:
+            threads.do(functools.partial(look, record))
+        threads.end()
+        found = dict(answers.get() for _record in records)
+        return {uid: application for uid, application in found.items() if application is not None}
+
+    def _application(self, record: VaultRecord) -> Application | None:
+        budget = MemberBudget(self._stop)
+        http = Http(budget, self._log, lines=self._lines, pace=Turn(self._pacer))
+        tokens: list[Secret | None] = [None]
+        try:
+            with budget.phase("resolve the application", RESOLVE):
+                identity, cloud = choose(self._sources(record, http))
+                entra = Entra(http, cloud, identity.tenant_id, budget, self._log)
+
+                def sign_in() -> Secret:
+                    token = self._company.token(identity, cloud, tokens[-1], lambda: entra.token(identity))
+                    tokens.append(token)
+                    return token
+
+                graph = Graph(http, cloud.graph, identity.client_id, sign_in, self._log)
+                return graph.find(record.value(FIELD_APPLICATION))
+        except (RotationError, Stopped) as problem:
+            self._log.detail(f"{record.uid}: {problem}")  # its rotation will say so
+        except Exception as bug:
+            self._log.detail(f"{record.uid}: {type(bug).__name__}")
+        return None

@@ -1,0 +1,187 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Measures rotations of many applications on the sandbox, both services' limits enforced; keeps the figures as JSON.
+
+Usage: bench.py [--output FILE] [CASE ...]; without a case all of CASES but those that take long are measured, each in a
+process of its own. A table is written to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import certifi
+from fleets import FleetWorld, make_fleet
+from harness import SCRIPT, run_script
+
+TESTS = Path(__file__).resolve().parents[1]
+LATENCY = 0.05
+
+
+@dataclass(frozen=True)
+class Case:
+    """So many applications, rotated by a loop over tasks, in one call, or one by one by a script (``way``), with these
+    options."""
+
+    way: str
+    number: int
+    retire_after: str = "0"
+    concurrency: int = 8
+    long: bool = False
+
+
+CASES = {
+    "reference-5": Case("reference", 5),
+    "script-5": Case("script", 5),
+    "loop-20": Case("loop", 20),
+    "records-20": Case("records", 20),
+    "records-200": Case("records", 200, concurrency=64),
+    "records-200-default": Case("records", 200, retire_after="30s"),
+    "records-1000-default": Case("records", 1000, retire_after="30s", concurrency=64),
+    "loop-200": Case("loop", 200, long=True),
+    "records-1000-default-8": Case("records", 1000, retire_after="30s", long=True),
+}
+
+
+def by_loop(fleet: FleetWorld, case: Case, home: Path) -> int:
+    """Rotate one after the other, as a task with a loop does; return the exit status."""
+    task = {
+        "keeperpam.azure.app_secret": {
+            "record": "{{ item }}",
+            "pam_config": fleet.first.configuration.uid,
+            "keeper_config": json.dumps(fleet.first.sandbox.client_config()),
+            "retire_after": case.retire_after,
+        },
+        "loop": fleet.uids(),
+        "ignore_errors": True,
+    }
+    variables = {"ansible_python_interpreter": sys.executable, "ansible_pipelining": True}
+    book = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": [task]}]
+    (home / "play.json").write_text(json.dumps(book), "utf-8")
+    environ = {
+        **fleet.first.sandbox.environ(GATEWAY_CONFIG=None, HOME=str(home), LC_ALL="C.UTF-8"),
+        "REQUESTS_CA_BUNDLE": os.environ["BENCH_BUNDLE"],
+        "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
+    }
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    command = [program, str(home / "play.json")]
+    return subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, check=False).returncode
+
+
+def by_records(fleet: FleetWorld, case: Case, home: Path) -> int:
+    """Rotate all of them in one call of the module; return the exit status."""
+    del home
+    environ: dict[str, str | None] = {"REQUESTS_CA_BUNDLE": os.environ["BENCH_BUNDLE"]}
+    options = {"retire_after": case.retire_after, "concurrency": case.concurrency}
+    return fleet.run(environ=environ, **options).returncode
+
+
+def by_script(fleet: FleetWorld, case: Case, home: Path) -> int:
+    """Let the PAM Script, or what it is measured against, rotate one after the other; return the worst exit status."""
+    del home
+    script = Path(__file__).with_name("reference.py") if case.way == "reference" else SCRIPT
+    environ: dict[str, str | None] = {"REQUESTS_CA_BUNDLE": os.environ["BENCH_BUNDLE"]}
+    return max(run_script(world, script=script, environ=environ).returncode for world in fleet.worlds)
+
+
+WAYS = {"loop": by_loop, "records": by_records, "script": by_script, "reference": by_script}
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Do one case; return its figures. Seconds, MB."""
+    case = CASES[name]
+    with make_fleet(case.number) as fleet, tempfile.TemporaryDirectory() as home:
+        sandbox = fleet.first.sandbox
+        bundle = Path(home) / "bundle.pem"
+        bundle.write_bytes(Path(certifi.where()).read_bytes() + Path(sandbox.ca_file).read_bytes())
+        os.environ["BENCH_BUNDLE"] = str(bundle)
+        sandbox.vault.throttle = sandbox.directory.throttle = True
+        sandbox.faults.latency = lambda op: LATENCY / 2
+        began = time.monotonic()
+        status = WAYS[case.way](fleet, case, Path(home))
+        wall = time.monotonic() - began
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        log = list(sandbox.log)
+        operations = Counter(entry.op for entry in log)
+        sign_ins = operations["token"]
+        return {
+            "case": name,
+            "applications": case.number,
+            "concurrency": case.concurrency if case.way == "records" else 1,
+            "retire_after": case.retire_after,
+            "exit_status": status,
+            "complete": sum(world.agrees() for world in fleet.worlds),
+            "wall": round(wall, 1),
+            "cpu_each": round((used.ru_utime + used.ru_stime) / case.number, 4),
+            "peak_memory": used.ru_maxrss // 1024,
+            "requests_each": round((len(log) - sign_ins) / case.number, 2),
+            "sign_ins_each": round(sign_ins / case.number, 2),
+            "throttled": sum(entry.status == 429 for entry in log),
+            "requests": dict(operations),
+        }
+
+
+COLUMNS = {
+    "case": "case",
+    "complete": "complete",
+    "concurrency": "concurrency",
+    "wall": "wall, s",
+    "cpu_each": "CPU each, s",
+    "peak_memory": "peak, MB",
+    "requests_each": "requests each",
+    "sign_ins_each": "sign-ins each",
+    "throttled": "throttled",
+}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the figures as a table of reStructuredText."""
+    rows = [list(COLUMNS.values()), *([str(one[name]) for name in COLUMNS] for one in results)]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(COLUMNS))]
+    rule = "  ".join("=" * width for width in widths)
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
+
+
+def main() -> None:
+    """Measure, and tell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE")
+    parser.add_argument("--output", type=Path, default=TESTS / "output" / "bench.json")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    wanted = given.cases or [name for name, case in CASES.items() if not case.long]
+    if unknown := [name for name in wanted if name not in CASES]:
+        parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    if given.one:
+        print(json.dumps(measure(wanted[0])))
+        return
+    results = []
+    for name in wanted:
+        # A process of its own: the peak of its children is the peak of this case.
+        command = [sys.executable, __file__, "--one", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        results.append(json.loads(done.stdout))
+        print(f"{name}: {results[-1]['wall']} s", file=sys.stderr)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    about = {"python": platform.python_version(), "cores": os.cpu_count(), "latency": LATENCY}
+    given.output.write_text(json.dumps({**about, "results": results}, indent=2) + "\n", "utf-8")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
