@@ -14,7 +14,7 @@ import pytest
 
 CORE = Path(__file__).resolve().parents[3] / "plugins" / "module_utils" / "_core"
 # From the bottom to the top.
-ROOMS = ("base", "services", "records", "rotation", "script")
+ROOMS = ("base", "services", "records", "rotation", "fleet", "script")
 
 
 def arrows() -> Iterator[tuple[str, str, str]]:

@@ -221,6 +221,14 @@ class Vault:
 
         A record that is there but cannot be decrypted is an error, not a record that is missing.
         """
+        found, lost = self.find(uids)
+        for uid in lost:
+            raise undecipherable(uid)
+        return found
+
+    def find(self, uids: Iterable[str]) -> tuple[dict[str, VaultRecord], list[str]]:
+        """Return the records with these uids (none: all) that the application may see, and the uids of those that are
+        there but cannot be decrypted. Raises Refused."""
         wanted = list(uids)
         learn(("record uid", "", uid) for uid in wanted)
         try:
@@ -242,13 +250,7 @@ class Vault:
             # A shortcut shows the same record twice; one of the two may lie in a folder that is not editable.
             if record is not None and (record.uid not in found or record.editable > found[record.uid].editable):
                 found[record.uid] = record
-        for uid in wanted:
-            if uid not in found and uid in lost:
-                raise BadInput(
-                    f"the record {uid} is there but could not be decrypted",
-                    todo="share its folder with the KSM application again",
-                )
-        return found
+        return found, [str(uid) for uid in wanted or sorted(map(str, lost)) if uid not in found and uid in lost]
 
     def save(self, record: VaultRecord, unlink: Sequence[str] = ()) -> None:
         """Save the record; Keeper takes it only at the revision it was read at. Raises NotSaved, Stopped.
@@ -366,6 +368,14 @@ class _SdkReply:
         self.status_code = reply.status
         self.text = reply.text
         self.reason = ""
+
+
+def undecipherable(uid: str) -> BadInput:
+    """Return what is wrong with a record that cannot be decrypted."""
+    return BadInput(
+        f"the record {uid} is there but could not be decrypted",
+        todo="share its folder with the KSM application again",
+    )
 
 
 def _error(reply: Reply) -> _Answered:
