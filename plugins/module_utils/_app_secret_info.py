@@ -64,7 +64,7 @@ def _sources(params: Mapping[str, Any], seen: Seen, http: Http) -> Sources:
         if not uid:
             return None
         if seen.problem:
-            raise Refused("the admin identity could not be read", seen.problem, "run it again later")
+            raise Refused("the admin identity could not be read", seen.problem)
         if uid not in seen.records:
             raise BadInput(
                 f"the record {uid} ({option}) was not found",

@@ -286,6 +286,11 @@ read_at:
   type: str
   returned: success
   sample: "2026-11-25T14:00:00Z"
+portal:
+  description: The address of the portal of the cloud that the applications are in.
+  type: str
+  returned: success
+  sample: https://portal.azure.com
 vault:
   description: The address of the vault that the records lie in.
   type: str

@@ -32,6 +32,11 @@ from .listing import FEW, Listing
 # Seconds that reading the vault, and reading the applications, may take.
 _VAULT, _TENANT = 120.0, 600.0
 _OPTIONS = ("owners", "service_principals")
+# By authority; https://learn.microsoft.com/graph/deployments
+_PORTALS = {
+    "https://login.microsoftonline.us": "https://portal.azure.us",
+    "https://login.partner.microsoftonline.cn": "https://portal.azure.cn",
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Survey:
         with self._budget.phase("look at the applications", _TENANT):
             listing, complete, gone = self._applications(graph, held, identity)
         if self._seen.problem and not listing.found:
-            raise Refused("neither Keeper nor Entra could be read", self._seen.problem, "run it again later")
+            raise Refused("neither Keeper nor Entra could be read", self._seen.problem)
         now = listing.read_at or datetime.now(timezone.utc)
         known = Known(
             listed=list(listing.found.values()),
@@ -100,7 +105,8 @@ class Survey:
             named = {record.identifier for record in held}
             rows = [row for row in rows if row.state is State.ADMIN or not named.isdisjoint(_ids(row))]
         judged = judge(rows, now, self._wanted.limits)
-        return self._result(judged, listing, held, now)
+        portal = _PORTALS.get(cloud.authority, "https://portal.azure.com")
+        return {**self._result(judged, listing, held, now), "portal": portal}
 
     def _applications(self, graph: Graph, held: Sequence[Held], identity: Identity) -> tuple[Listing, bool, set[str]]:
         """Read the applications; return them, whether all that is not found is not there, and what surely is not."""
