@@ -82,6 +82,9 @@ class FakeBudget(Budget):
     def left(self) -> float:
         return max(0.0, self._end - self._run.stores.now)
 
+    def spent(self) -> float:
+        return self._run.stores.now - self._run.began
+
     def awake(self) -> float:  # type: ignore[override]
         return self._run.stores.now
 
@@ -135,6 +138,7 @@ class Run:
         self.hidden = False  # whether something is not known everywhere then
         self.wrong: list[str] = []  # what it has done although the design forbids it
         self.sign_ins: dict[str, list[Answer]] = {}  # what was answered to each secret
+        self.began = stores.now
         self.budget = FakeBudget(self)
         self._fate = "ok"
         self.cut_off = False  # it had no time left to see what remains

@@ -28,6 +28,12 @@ def _portions() -> list[list[Case]]:
     return [cases[start::number] for start in range(number)]
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage would cost each of the some thousand processes 0.15 s, and other tests run the same lines."""
+    monkeypatch.delenv("MODULE_COVERAGE", raising=False)
+
+
 @pytest.mark.parametrize("cases", [pytest.param(one, id=f"{len(one)}-from-{one[0].name}") for one in _portions()])
 def test_nothing_is_lost(cases: list[Case], record_property: Callable[[str, object], None]) -> None:
     verdicts = run_all(cases)

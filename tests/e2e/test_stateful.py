@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -42,6 +43,8 @@ AT_ONCE = timedelta(0)
 HASTY = Policy(retire_after=AT_ONCE)
 IMPATIENT = Policy(retire_after=AT_ONCE, verify_timeout=20)
 DEFAULT = Policy()
+#: So many seconds a run with the defaults takes at the most.
+LONGEST = 480.0
 EXPIRING = Policy(rotate="expiring")
 #: How the stores may be: name, what is slow.
 PROMPT: dict[str, Any] = {}
@@ -295,6 +298,33 @@ def test_runs_of_two_records_woven() -> None:
 def test_rotated_twice_inside_the_lag(lists: tuple[float, ...]) -> None:
     found = twice(HASTY, lists=lists)
     assert not found, report(found)
+
+
+@pytest.mark.parametrize(
+    "stores", [{}, {"limit": 2}, {"sign_ins": (60.0,)}], ids=["many secrets", "two", "never taken"]
+)
+def test_no_run_outlasts_its_time(stores: dict[str, Any]) -> None:
+    """With the defaults: however slow the services are, and whatever people take away meanwhile."""
+    longest = 0.0
+    with modelled():
+        for seed in range(2000 if FULL else 500):
+            chance = random.Random(seed)
+            taken_at = chance.randrange(5, 25)
+
+            def driver(run: Run, op: str, chance: Any = chance, taken_at: int = taken_at) -> str:
+                if len(run.ops) == taken_at:
+                    run.stores.take_away(*run.stores.held[-1:])
+                left = run.budget.left()
+                # A call ends with its phase. Outside of all phases one has its own limit.
+                nearly_all = max(0.0, left - chance.uniform(1.0, 15.0)) if left < float("inf") else 60.0
+                run.stores.now += min(left, chance.choice((0.0, 1.0, 10.0, nearly_all, nearly_all)))
+                return "ok" if op == "pause" else chance.choice(("ok",) * 12 + ("busy", "lost before", "lost after"))
+
+            run = Run(Stores(**stores), DEFAULT, driver).whole()
+            assert run.outcome is not None
+            longest = max(longest, run.budget.spent())
+            assert run.budget.spent() <= LONGEST, f"{seed} {run.outcome.message} {run.ops}"
+    assert longest > 0.8 * LONGEST, "not slow enough to tell anything"
 
 
 class Interleavings(RuleBasedStateMachine):

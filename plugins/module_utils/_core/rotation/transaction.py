@@ -328,22 +328,22 @@ class Rotation:
         """
         name = self._name
         self._log.say(f"somebody has taken the new secret {new.key_id} away")
-        why, is_back, undone = "there is no former secret that could be put back", False, False
+        why, is_back = "there is no former secret that could be put back", False
         try:
             with self._budget.phase("put the former secret back", UNDO):
                 if self._former_is_there():
                     why = "the record shows something else by now, or could not be saved"
                     is_back = publishing.put_back()
-                    undone = is_back and self._making.undo() is not False
+                    if is_back:
+                        self._making.undo()  # what is gone may come back where a replica has it still
         except (Exception, Stopped) as problem:
             why = f"the former secret could not be put back: {_why(problem)}"
         if is_back:
-            end = RolledBack(
+            return RolledBack(
                 f"somebody has taken the new secret of {name} away, and the record shows the former one again",
                 "this run or its secret was taken for something else",
                 "see who removes its secrets, then run it again",
             )
-            return end if undone else self._orphan(end, "it could not be removed")
         return self._incomplete(
             new, f"the vault shows a secret that somebody has taken away; {why}", "run it again at once", None
         )
