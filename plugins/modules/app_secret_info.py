@@ -52,7 +52,7 @@ options:
     description:
       - The number of credentials in the result. What is left out is at the end, where nothing is urgent, and
         RV(left_out) counts it.
-      - A thousand credentials take about 650 kB.
+      - A thousand credentials take about 500 kB.
     type: int
     default: 1000
 extends_documentation_fragment:

@@ -169,6 +169,7 @@ def test_a_thousand_applications_take_few_requests(world: World, options: dict[s
     held.append(Credential("principal-secret-of-service", "5f0b0335-1d71-4883-8f98-567911bfdca6", "sp", *span(30)))
     world.sandbox.directory.throttled_in_batch = 3
     world.sandbox.faults.add(Fault("list_applications", kind="graph429", retry_after=0.1))
+    world.sandbox.faults.add(Fault("batch", kind="status", status=503))
     result = survey(world, limit=5000, **options)
     assert requests(world) <= most
     assert Counter(entry.op for entry in world.sandbox.log)["get_secret"] == 1
@@ -235,6 +236,30 @@ def test_where_the_admin_may_not_list_what_records_name_is_read(world: World) ->
     (source,) = [one for one in result["sources"] if one["name"] == "applications"]
     assert not source["up"]
     assert "Insufficient privileges" in source["problem"]
+
+
+@pytest.mark.parametrize("by", ["object_id", "client_id"])
+def test_what_a_record_names_and_the_admin_may_not_read_stops_nothing_else(world: World, by: str) -> None:
+    world.sandbox.directory.owned_by_reads_all = False
+    theirs = world.sandbox.directory.add_application("theirs")
+    record = world.add_record("theirs", theirs.add_secret("x"))
+    record.edit("application_object_id", getattr(theirs, by))
+    result = survey(world, records=[world.record.uid, record.uid], owners=True)
+    found = {row["records"][0]["uid"]: row["state"] for row in result["credentials"] if row["records"]}
+    assert found == {world.record.uid: "current", record.uid: "unverified"}
+    (source,) = [one for one in result["sources"] if not one["up"]]
+    assert "1 of " in source["problem"]
+    assert "could not be read: Insufficient privileges" in source["problem"]
+    assert row_of(result, world.old.key_id)["owners"] == ["keeper-rotator"]
+
+
+def test_a_record_that_cannot_be_read_is_named(world: World) -> None:
+    other = world.add_record("broken", None)
+    other.data = []  # type: ignore[assignment]
+    result = survey(world)
+    assert [one["record"] for one in result["problems"]] == [other.uid]
+    assert "could not be decrypted" in result["problems"][0]["problem"]
+    assert states(result)[world.old.key_id] == "current"
 
 
 def test_a_list_that_breaks_off_makes_nothing_missing(world: World) -> None:

@@ -64,7 +64,8 @@ class Row:
     """One credential, and what it is.
 
     ``until`` is the time from which on a run removes it, where one would. ``records`` show it, as uid and title.
-    ``successor``: another one that outlives it takes its place. ``shared``: several records name the application.
+    ``successor``: another one that outlives it takes its place. ``shared``: several records name the application, and
+    none of them adopts the others.
     """
 
     state: State
@@ -158,6 +159,8 @@ class _Joining:
         self._listed, self._held, self._known = listed, held, known
         self._application = listed.application
         self._shown = shown
+        adopted = {uid for record in held for uid in record.policy.adopt}
+        self._shared = len([record for record in held if record.uid not in adopted]) > 1
         self._verdicts = {record.uid: self._verdict(record) for record in held}
 
     def rows(self) -> list[Row]:
@@ -171,7 +174,7 @@ class _Joining:
     def _row(self, state: State, item: Credential, **more: object) -> Row:
         app = self._application
         row = Row(state, app, app.object_id, item, marker=marked_by(item) or "", owners=self._listed.owners)
-        return replace(row, shared=len(self._held) > 1, **more)  # type: ignore[arg-type]
+        return replace(row, shared=self._shared, **more)  # type: ignore[arg-type]
 
     def _shows(self, record: Held, item: Credential) -> bool:
         """Whether the record shows it; a hint that Graph does not tell is no proof."""

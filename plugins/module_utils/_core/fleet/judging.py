@@ -65,7 +65,7 @@ class Judged:
             "todo": self.todo,
         }
         if app is None:
-            found["object_id"] = row.identifier
+            found["client_id" if row.state is State.ADMIN else "object_id"] = row.identifier
         if row.owners is not None:
             found["owners"] = [_short(owner) for owner in row.owners]
         return found

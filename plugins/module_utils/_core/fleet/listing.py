@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -61,23 +61,30 @@ class Listing:
 
     def these(self, identifiers: Sequence[str]) -> set[str]:
         """Read the applications with these object ids or client ids; return those that Graph does not know."""
-        unknown = {each for text in identifiers if (each := guid(text))}
+        left = {each for text in identifiers if (each := guid(text))}
+        unknown = set(left)
+        reasons = []
         # Keeper's page confuses the two ids: what is not found by the one is asked for by the other.
         for form in ("/applications/{}", "/applications(appId='{}')"):
-            wanted = sorted(unknown)
-            paths = [f"{form.format(each)}?$select={_SELECT}" for each in wanted]
-            for identifier, reply in zip(wanted, self._read(paths, "applications")):
-                if reply is None or reply.status not in (200, 404):
-                    unknown.discard(identifier)  # not to be told
-                elif reply.status == 200 and self._add(reply.json(), self.read_at):
+            wanted = sorted(left)
+            replies, why = self._read([f"{form.format(each)}?$select={_SELECT}" for each in wanted], "applications")
+            reasons.append(why)
+            for identifier, reply in zip(wanted, replies):
+                if reply is not None and reply.status == 200 and self._add(reply.json(), self.read_at):
+                    left.discard(identifier)
+                if reply is None or reply.status != 404:
                     unknown.discard(identifier)
+        if left - unknown:
+            self._note("applications", next(filter(None, reasons), "Graph's answer is no application"))
         return unknown
 
     def owners(self) -> None:
         """Read who owns the applications."""
         ids = list(self.found)
         paths = [f"/applications/{each}/owners?$select=id,displayName" for each in ids]
-        for object_id, reply in zip(ids, self._read(paths, "owners")):
+        replies, why = self._read(paths, "owners")
+        self._note("owners", why)
+        for object_id, reply in zip(ids, replies):
             found = reply.json().get("value") if reply is not None and reply.status == 200 else None
             if isinstance(found, list):
                 names = tuple(sorted(_name(each) for each in found if isinstance(each, dict)))
@@ -88,7 +95,9 @@ class Listing:
         ids = list(self.found)
         clients = [self.found[each].application.client_id for each in ids]
         paths = [f"/servicePrincipals(appId='{each}')?$select=id,appId,passwordCredentials" for each in clients]
-        for object_id, reply in zip(ids, self._read(paths, "service_principals")):
+        replies, why = self._read(paths, "service_principals")
+        self._note("service_principals", why)
+        for object_id, reply in zip(ids, replies):
             held = reply.json().get("passwordCredentials") if reply is not None and reply.status == 200 else None
             if isinstance(held, list):
                 self.found[object_id] = replace(self.found[object_id], of_principal=tuple(credentials_in(held)))
@@ -103,24 +112,31 @@ class Listing:
         self.found[application.object_id] = Listed(application, certificates)
         return True
 
-    def _read(self, paths: Sequence[str], source: str) -> Iterator[Reply | None]:
-        """Give the answer for each path, None where there was none; what is no answer to the question is a problem."""
-        missing, why = 0, ""
+    def _note(self, source: str, why: str) -> None:
+        if why:
+            self.problems.setdefault(source, why)
+
+    def _read(self, paths: Sequence[str], source: str) -> tuple[list[Reply | None], str]:
+        """Return the answer for each path, None where there was none, and why some are no answer to the question."""
+        found: list[Reply | None] = []
+        refusals: list[NotDone] = []
         for start in range(0, len(paths), _AT_ONCE):
-            part = paths[start : start + _AT_ONCE]
             try:
-                replies = self._batch(part, source)
+                found += self._batch(paths[start : start + _AT_ONCE], source)
             except NotDone as problem:
-                missing, why = missing + len(paths) - start, why or problem.why + _next(problem)
-                yield from [None] * (len(paths) - start)
+                rest = len(paths) - start
+                found += [None] * rest
+                refusals += [problem] * rest
                 break
-            for reply in replies:
-                if reply is None or reply.status not in (200, 404):
-                    refusal = self._graph.problem(reply) if reply is not None else NotDone("it was not answered")
-                    missing, why = missing + 1, why or refusal.why + _next(refusal)
-                yield reply
-        if missing:
-            self.problems[source] = f"{missing} of {len(paths)} could not be read: {why}"
+            for reply in found[start:]:
+                if reply is None:
+                    refusals.append(NotDone("it was not answered"))
+                elif reply.status not in (200, 404):
+                    refusals.append(self._graph.problem(reply))
+        if not refusals:
+            return found, ""
+        first = refusals[0]
+        return found, f"{len(refusals)} of {len(paths)} could not be read: {first.why}{_next(first)}"
 
     def _batch(self, paths: Sequence[str], source: str) -> list[Reply | None]:
         """Send up to 20 reads as one request; those that are to come later come again, as others do. Raises NotDone."""

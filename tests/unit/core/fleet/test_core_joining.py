@@ -178,6 +178,11 @@ def test_several_records_are_told_and_have_no_successor():
     assert judged(row).bucket == "expiring"
 
 
+def test_records_of_which_one_adopts_the_other_are_meant_so():
+    records = (held(policy=Policy(rotate="expiring", adopt=(OTHER,))), held("x", "abc", uid=OTHER))
+    assert judged(one(CURRENT, credential("x", 9), name="current", records=records)).flags == ()
+
+
 @pytest.mark.parametrize(
     ("days", "bucket"), [(-1, "critical"), (0.5, "expiring"), (29.9, "expiring"), (30, "healthy"), (None, "healthy")]
 )
