@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import self_signed
+from cryptography.x509 import load_pem_x509_certificate
 from harness import World, run_module
 
 from leaks import pieces_in
@@ -276,3 +279,17 @@ def test_options_that_make_no_sense_are_refused(world: World) -> None:
         done = run_module(world, module="app_secret_info", record=None, **options)
         assert done.status == "bad_input", done.message
     assert world.operations() == []
+
+
+def test_the_certificate_that_the_admin_signs_in_with_comes_first(world: World, tmp_path: Path) -> None:
+    pem = self_signed()
+    end = load_pem_x509_certificate(pem[pem.index("-----BEGIN CERT") :].encode()).not_valid_after_utc
+    world.admin.add_certificate(pem)
+    other = Key("another", end - timedelta(days=900), end - timedelta(days=400))
+    own = Key("CN=rotator", end - timedelta(days=30), end)
+    world.admin.keys += [other, own]
+    (tmp_path / "rotator.pem").write_text(pem)
+    options = {**explicit(world), "client_secret": None, "certificate_path": str(tmp_path / "rotator.pem")}
+    first = survey(world, **options)["credentials"][0]
+    assert (first["state"], first["kind"], first["key_id"]) == ("admin", "certificate", own.key_id)
+    assert "with the certificate in the file" in first["reason"]
