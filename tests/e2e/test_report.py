@@ -55,6 +55,7 @@ def test_it_writes_everything_and_no_secret(world: World, tmp_path: Path) -> Non
     world.app.display_name = NASTY
     world.record.data["title"] = NASTY
     nasty = world.app.add_secret("@SUM(1+1)*cmd", days=300)
+    world.app.add_secret(world.old.text, days=200)  # a value in the field for the name
     done = play(world, tmp_path, "-vvvv", "--diff", report_owners=True, report_service_principals=True)
     assert done.returncode == 0, done.stdout
     files = written(tmp_path)

@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Log
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet import survey as core_survey
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.identity import Sources
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import Http
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.vault import Vault
 from certificates import self_signed
 from cryptography.x509 import load_pem_x509_certificate
 from harness import World, run_module
@@ -222,6 +228,32 @@ def test_without_entra_the_records_are_told(world: World) -> None:
     assert row["state"] == "unverified"
     assert row["end"] == world.record.value("expires")
     assert result["credentials"][0]["state"] == "admin"
+
+
+def test_an_admin_that_does_not_sign_in_is_critical(world: World) -> None:
+    world.admin.remove_secret(world.admin_secret.key_id)
+    result = survey(world)
+    first = result["credentials"][0]
+    assert (first["state"], first["bucket"], first["flags"]) == ("admin", "critical", ["no_sign_in"])
+    assert first["client_id"] == world.admin.client_id
+    assert result["worst"] == "critical"
+    assert states(result)[world.old.key_id] == "unverified"
+    assert "AADSTS7000215" in result["msg"]
+
+
+def test_a_source_whose_time_is_over_is_named_and_ends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", world.sandbox.ca_file)
+    monkeypatch.setattr(core_survey, "_SOURCE", 0.5)
+    world.sandbox.faults.add(Fault("batch", kind="delay", seconds=1.0, times=None))
+    budget, log = Budget(), Log(lambda line: None)
+    http = Http(budget, log)
+    vault = Vault(world.sandbox.client_config(), http, budget, log)
+    seen = core_survey.vault_seen(lambda: vault.find(()), budget)
+    sources = Sources(configuration=seen.records[world.configuration.uid].view())
+    wanted = core_survey.Wanted(owners=True)
+    result = core_survey.Survey(seen, sources, wanted, http, budget, log).look()
+    assert [one["name"] for one in result["sources"] if not one["up"]] == ["owners"]
+    assert states(result)[world.old.key_id] == "current"
 
 
 def test_without_both_it_fails(world: World) -> None:

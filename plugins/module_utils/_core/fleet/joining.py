@@ -65,7 +65,7 @@ class Row:
 
     ``until`` is the time from which on a run removes it, where one would. ``records`` show it, as uid and title.
     ``successor``: another one that outlives it takes its place. ``shared``: several records name the application, and
-    none of them adopts the others.
+    none of them adopts the others. ``refused``: it was seen not to sign in.
     """
 
     state: State
@@ -80,6 +80,7 @@ class Row:
     reason: str = ""
     successor: bool = False
     shared: bool = False
+    refused: bool = False
     owners: tuple[str, ...] | None = None
 
 

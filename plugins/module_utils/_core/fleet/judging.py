@@ -118,6 +118,8 @@ def _judged(row: Row, now: datetime, limits: Limits) -> Judged:
         flags.append("over_age")
     if row.shared:
         flags.append("several_records")
+    if row.refused:
+        flags.append("no_sign_in")
     if row.until is not None and row.until <= now:
         flags.append("due")
     bucket = _bucket(row, flags)
@@ -126,7 +128,7 @@ def _judged(row: Row, now: datetime, limits: Limits) -> Judged:
 
 def _bucket(row: Row, flags: Sequence[str]) -> str:
     used = row.state in (State.CURRENT, State.ADMIN)
-    if row.state is State.MISSING or (used and "expired" in flags):
+    if row.state is State.MISSING or row.refused or (used and "expired" in flags):
         return CRITICAL
     ends = "expiring" in flags and "successor" not in flags
     # What is old anyhow ends with nobody waiting for it.
@@ -144,6 +146,8 @@ def _bucket(row: Row, flags: Sequence[str]) -> str:
 def _todo(row: Row, flags: Sequence[str], bucket: str) -> str:
     state = row.state
     if state is State.ADMIN:
+        if row.refused:
+            return "let it sign in: nothing is rotated before"
         return "renew it" if bucket in (CRITICAL, EXPIRING) else "plan its renewal" if bucket != HEALTHY else ""
     if state is State.MISSING:
         where = "check application_object_id" if row.application is None else "rotate the record"

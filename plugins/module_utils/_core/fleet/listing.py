@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,8 @@ from ..services.http import ATTEMPTS, Reply, busy, pause_before, retry_after
 _PAGE = "250"
 # https://learn.microsoft.com/graph/json-batching
 _AT_ONCE = 20
-_SELECT = "id,appId,displayName,signInAudience,passwordCredentials,keyCredentials"
+_SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
+_WITH_CERTIFICATES = _SELECT + ",keyCredentials"
 # "$select to get keyCredentials has a throttling limit of 150 requests per minute for every tenant", also within a
 # batch: https://learn.microsoft.com/graph/api/application-get. What is more is read as a list.
 FEW = 100
@@ -50,7 +51,9 @@ class Listing:
     def everything(self) -> bool:
         """List every application that the admin may read; return whether the list is complete."""
         try:
-            for reply in self._graph.pages("/applications", "applications", {"$select": _SELECT, "$top": _PAGE}):
+            for reply in self._graph.pages(
+                "/applications", "applications", {"$select": _WITH_CERTIFICATES, "$top": _PAGE}
+            ):
                 for item in reply.json()["value"]:
                     self._add(item, server_time(reply))
         except NotDone as problem:
@@ -60,14 +63,18 @@ class Listing:
         return True
 
     def these(self, identifiers: Sequence[str]) -> set[str]:
-        """Read the applications with these object ids or client ids; return those that Graph does not know."""
+        """Read the applications with these object ids or client ids; return those that Graph does not know.
+
+        Of more than a few, certificates are not read.
+        """
         left = {each for text in identifiers if (each := guid(text))}
         unknown = set(left)
+        names = _WITH_CERTIFICATES if len(left) <= FEW else _SELECT
         reasons = []
         # Keeper's page confuses the two ids: what is not found by the one is asked for by the other.
         for form in ("/applications/{}", "/applications(appId='{}')"):
             wanted = sorted(left)
-            replies, why = self._read([f"{form.format(each)}?$select={_SELECT}" for each in wanted], "applications")
+            replies, why = self._read([f"{form.format(each)}?$select={names}" for each in wanted], "applications")
             reasons.append(why)
             for identifier, reply in zip(wanted, replies):
                 if reply is not None and reply.status == 200 and self._add(reply.json(), self.read_at):
@@ -77,6 +84,13 @@ class Listing:
         if left - unknown:
             self._note("applications", next(filter(None, reasons), "Graph's answer is no application"))
         return unknown
+
+    def keep(self, identifiers: Collection[str]) -> None:
+        """Forget all but the applications with these object ids or client ids."""
+        wanted = set(identifiers)
+        self.found = {
+            object_id: one for object_id, one in self.found.items() if wanted & {object_id, one.application.client_id}
+        }
 
     def owners(self) -> None:
         """Read who owns the applications."""

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from ..base.errors import BadInput, Refused, RotationError
+from ..base.errors import BadInput, OutOfTime, Refused, RotationError
 from ..base.redact import Log
 from ..base.timing import Budget
 from ..rotation.evidence import published_in
@@ -29,8 +30,8 @@ from .joining import Held, Known, Row, State, join
 from .judging import Judged, Limits, counts, judge, worst
 from .listing import FEW, Listing
 
-# Seconds that reading the vault, and reading the applications, may take.
-_VAULT, _TENANT = 120.0, 600.0
+# Seconds that reading the vault, and each of the others, may take.
+_VAULT, _SOURCE = 120.0, 300.0
 _OPTIONS = ("owners", "service_principals")
 # By authority; https://learn.microsoft.com/graph/deployments
 _PORTALS = {
@@ -66,6 +67,8 @@ def vault_seen(read: Callable[[], tuple[dict[str, VaultRecord], list[str]]], bud
             found, lost = read()
     except Refused as problem:
         return Seen(problem=problem.message)
+    except OutOfTime as end:
+        return Seen(problem=str(end))
     return Seen(found, lost)
 
 
@@ -76,6 +79,7 @@ class Survey:
         self._seen, self._sources, self._wanted = seen, sources, wanted
         self._http, self._budget, self._log = http, budget, log
         self._problems: list[dict[str, str]] = []
+        self._no_sign_in = ""
 
     def look(self) -> dict[str, Any]:
         """Return what was found, as JSON data. Raises BadInput, Refused where neither side can be read, Stopped."""
@@ -84,8 +88,8 @@ class Survey:
         entra = Entra(self._http, cloud, identity.tenant_id, self._budget, self._log)
         graph = Graph(self._http, cloud.graph, identity.client_id, lambda: entra.token(identity), self._log)
         held = self._held()
-        with self._budget.phase("look at the applications", _TENANT):
-            listing, complete, gone = self._applications(graph, held, identity)
+        listing = Listing(graph, self._budget, self._log)
+        complete, gone = self._read(graph, listing, held, identity)
         if self._seen.problem and not listing.found:
             raise Refused("neither Keeper nor Entra could be read", self._seen.problem)
         now = listing.read_at or datetime.now(timezone.utc)
@@ -99,7 +103,7 @@ class Survey:
             holdings=holdings(self._sources),
             elsewhere={uid: published_in(record) for uid, record in self._seen.records.items()},
         )
-        rows = with_admin(join(known), identity)
+        rows = with_admin(join(known), identity, self._no_sign_in)
         if self._wanted.records:
             # The admin application was read as well, for what it signs in with.
             named = {record.identifier for record in held}
@@ -108,34 +112,46 @@ class Survey:
         portal = _PORTALS.get(cloud.authority, "https://portal.azure.com")
         return {**self._result(judged, listing, held, now), "portal": portal}
 
-    def _applications(self, graph: Graph, held: Sequence[Held], identity: Identity) -> tuple[Listing, bool, set[str]]:
-        """Read the applications; return them, whether all that is not found is not there, and what surely is not."""
-        listing = Listing(graph, self._budget, self._log)
-        identifiers = sorted({record.identifier for record in held})
+    def _read(self, graph: Graph, listing: Listing, held: Sequence[Held], identity: Identity) -> tuple[bool, set[str]]:
+        """Read the applications; return whether what is not found is not there, and what surely is not.
+
+        Where the admin does not sign in, nothing is found, and the reason is noted. Raises Stopped.
+        """
+        identifiers = {record.identifier for record in held}
+        own = {found for found in (guid(identity.client_id),) if found}
         gone: set[str] = set()
         complete = False
         try:
-            if self._wanted.records and len(identifiers) < FEW:
-                own = [identity.client_id] if guid(identity.client_id) else []
-                gone = listing.these([*identifiers, *own])
-            else:
-                complete = listing.everything()
-                if not listing.found and "applications" in listing.problems and len(identifiers) < FEW:
-                    # Older tenants let Application.ReadWrite.OwnedBy read what it owns, and list nothing.
-                    gone = listing.these(identifiers)
-                wanted = {*identifiers, identity.client_id.strip().lower()} if self._wanted.records else None
-                listing.found = {
-                    key: one
-                    for key, one in listing.found.items()
-                    if wanted is None or wanted & {key, one.application.client_id}
-                }
+            with self._within("applications", listing):
+                graph.connect()
+                if self._wanted.records and len(identifiers) < FEW:
+                    gone = listing.these(sorted(identifiers | own))
+                else:
+                    complete = listing.everything()
+                    if not listing.found and not complete:
+                        # Older tenants let Application.ReadWrite.OwnedBy read what it owns, and list nothing.
+                        gone = listing.these(sorted(identifiers))
+                    if self._wanted.records:
+                        listing.keep(identifiers | own)
             if self._wanted.owners:
-                listing.owners()
+                with self._within("owners", listing):
+                    listing.owners()
             if self._wanted.service_principals:
-                listing.principals()
-        except RotationError as problem:  # no token
+                with self._within("service_principals", listing):
+                    listing.principals()
+        except RotationError as problem:
+            self._no_sign_in = problem.message
             listing.problems.setdefault("applications", problem.message)
-        return listing, complete, gone
+        return complete, gone
+
+    @contextmanager
+    def _within(self, source: str, listing: Listing) -> Iterator[None]:
+        """Bound the time that a source takes: what has been read until then counts. Raises Stopped for a signal."""
+        try:
+            with self._budget.phase(f"read the {source.replace('_', ' ')}", _SOURCE):
+                yield
+        except OutOfTime as end:
+            listing.problems.setdefault(source, str(end))
 
     def _held(self) -> list[Held]:
         """Return the records that name applications; what is wrong with one is a problem, and no end."""
@@ -201,8 +217,11 @@ class Survey:
         }
 
 
-def with_admin(rows: Sequence[Row], identity: Identity) -> list[Row]:
-    """Return the rows with one for what the admin signs in with, whether Graph lists that or not."""
+def with_admin(rows: Sequence[Row], identity: Identity, refusal: str) -> list[Row]:
+    """Return the rows with one for what the admin signs in with, whether Graph lists that or not.
+
+    ``refusal`` says why it does not sign in; empty where it does.
+    """
     client_id = guid(identity.client_id)
     own = [row for row in rows if row.application is not None and row.application.client_id == client_id]
     chosen: Row | None = None
@@ -222,7 +241,8 @@ def with_admin(rows: Sequence[Row], identity: Identity) -> list[Row]:
         item = Credential("", end=end, end_text=format_time(end) if end else "")
         chosen = Row(State.ADMIN, application, client_id or "", item, kind=kind)
     reason = f"{identity.name}, from {identity.source}"
-    return [replace(chosen, state=State.ADMIN, reason=reason, until=None, successor=False, shared=False), *rest]
+    own_row = replace(chosen, state=State.ADMIN, reason=reason, until=None, successor=False, shared=False)
+    return [replace(own_row, refused=bool(refusal)), *rest]
 
 
 def _end_of_certificate(identity: Identity) -> datetime | None:
