@@ -134,8 +134,8 @@ credentials:
     bucket:
       description:
         - How urgent it is, from V(critical), which fails by now, to V(healthy).
-        - V(critical) is a secret that a record shows and that has expired or is not in Entra, and an admin application
-          that does not sign in; V(expiring) is what ends
+        - V(critical) is a secret that a record shows and that has expired, is not in Entra, or is not what it holds, and
+          an admin application that does not sign in; V(expiring) is what ends
           within O(min_days_left) with nothing in its place; V(attention) is what somebody should look at.
       type: str
       sample: expiring
@@ -153,7 +153,8 @@ credentials:
     flags:
       description:
         - V(expired), V(expiring), V(successor) (another one goes on when it ends), V(over_age), V(several_records)
-          (name the application), V(due) (the next run removes it), V(no_sign_in).
+          (name the application), V(due) (the next run removes it), V(no_sign_in), and
+          V(other_value) (the record that names it holds a value that is not its own).
       type: list
       elements: str
       sample: [expiring]

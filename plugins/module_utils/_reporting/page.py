@@ -80,7 +80,7 @@ def _notes(one: Mapping[str, Any]) -> list[str]:
     notes += ["too old"] if "over_age" in flags else []
     notes += ["several records name the application"] if "several_records" in flags else []
     notes += [f"removed by a run from {str(one['until'])[:16].replace('T', ' ')} on"] if one["until"] else []
-    notes += [one["reason"]] if one["reason"] and not one["until"] else []
+    notes += [one["reason"]] if one["reason"] and one["state"] != "previous" else []
     if "owners" in one:
         notes.append("owners: " + ", ".join(one["owners"]) if one["owners"] else "no owner")
     return notes

@@ -66,6 +66,7 @@ class Row:
     ``until`` is the time from which on a run removes it, where one would. ``records`` show it, as uid and title.
     ``successor``: another one that outlives it takes its place. ``shared``: several records name the application, and
     none of them adopts the others. ``refused``: it was seen not to sign in.
+    ``mismatch``: a record that names it holds a value that is not its own; ``stray``: nor that of any other secret.
     """
 
     state: State
@@ -81,6 +82,8 @@ class Row:
     successor: bool = False
     shared: bool = False
     refused: bool = False
+    mismatch: bool = False
+    stray: bool = False
     owners: tuple[str, ...] | None = None
 
 
@@ -167,7 +170,11 @@ class _Joining:
     def rows(self) -> list[Row]:
         """Return the application's rows."""
         rows = [self._secret(item) for item in self._application.credentials]
-        rows += [replace(self._secret(item), of="service_principal") for item in self._listed.of_principal]
+        # No rotation touches what a service principal holds.
+        rows += [
+            replace(self._secret(item), of="service_principal", until=None, reason="")
+            for item in self._listed.of_principal
+        ]
         rows += [self._row(State.CERTIFICATE, item, kind="certificate") for item in self._listed.certificates]
         rows += [row for record in self._held if (row := self._absent(record))]
         return [replace(row, successor=self._has_successor(row, rows)) for row in rows]
@@ -185,7 +192,7 @@ class _Joining:
         holders = {record.uid: (record.uid, record.title) for record in self._held if self._shows(record, item)}
         holders.update({one[0]: one for one in self._shown.get(item.key_id, ()) if one[0] not in holders})
         if holders:
-            return self._row(State.CURRENT, item, records=tuple(sorted(holders.values())))
+            return self._row(State.CURRENT, item, records=tuple(sorted(holders.values())), **self._compared(item))
         holding = next((one for one in self._known.holdings if one.holds(item, self._application)), None)
         if holding is not None:
             return self._row(State.ADMIN, item, reason=f"{holding.owner} holds it")
@@ -201,7 +208,24 @@ class _Joining:
             return self._row(State.UNKNOWN, item)
         old = [one for verdict in self._verdicts.values() if (one := verdict.get(item.key_id)) and one.due]
         first = min(old, key=lambda one: one.due or self._known.now, default=None)
-        return self._row(State.FOREIGN, item, until=first.due if first else None)
+        doomed = any(record.policy.retire == "all" for record in self._held)
+        reason = "a rotation of the record removes it" if doomed else ""
+        return self._row(State.FOREIGN, item, until=first.due if first else None, reason=reason)
+
+    def _compared(self, item: Credential) -> dict[str, object]:
+        """Return what is wrong where a record names this secret and holds a value that is not its own."""
+        values = {
+            record.published.hint
+            for record in self._held
+            if item.hint and self._shows(record, item) and record.published.hint != item.hint
+        }
+        if not values:
+            return {}
+        others = {other.hint for other in self._application.credentials}
+        # What has no hint may be the one.
+        stray = not values <= others and "" not in others
+        reason = "the record holds another value" if any(values) else "the record holds no value"
+        return {"mismatch": True, "stray": stray, "reason": reason}
 
     def _of_record(self, uid: str, item: Credential) -> Row:
         decision = self._verdicts[uid].get(item.key_id)

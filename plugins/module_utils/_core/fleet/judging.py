@@ -120,6 +120,8 @@ def _judged(row: Row, now: datetime, limits: Limits) -> Judged:
         flags.append("several_records")
     if row.refused:
         flags.append("no_sign_in")
+    if row.mismatch:
+        flags.append("other_value")
     if row.until is not None and row.until <= now:
         flags.append("due")
     bucket = _bucket(row, flags)
@@ -128,7 +130,7 @@ def _judged(row: Row, now: datetime, limits: Limits) -> Judged:
 
 def _bucket(row: Row, flags: Sequence[str]) -> str:
     used = row.state in (State.CURRENT, State.ADMIN)
-    if row.state is State.MISSING or row.refused or (used and "expired" in flags):
+    if row.state is State.MISSING or row.refused or row.stray or (used and "expired" in flags):
         return CRITICAL
     ends = "expiring" in flags and "successor" not in flags
     # What is old anyhow ends with nobody waiting for it.
@@ -140,7 +142,7 @@ def _bucket(row: Row, flags: Sequence[str]) -> str:
         return ATTENTION
     if {"expired", "expiring", "over_age", "due"}.intersection(flags):
         return ATTENTION
-    return ATTENTION if used and "several_records" in flags else HEALTHY
+    return ATTENTION if used and {"several_records", "other_value"}.intersection(flags) else HEALTHY
 
 
 def _todo(row: Row, flags: Sequence[str], bucket: str) -> str:
@@ -148,12 +150,14 @@ def _todo(row: Row, flags: Sequence[str], bucket: str) -> str:
     if state is State.ADMIN:
         if row.refused:
             return "let it sign in: nothing is rotated before"
+        if row.records and bucket != HEALTHY:
+            return "rotate the record"
         return "renew it" if bucket in (CRITICAL, EXPIRING) else "plan its renewal" if bucket != HEALTHY else ""
     if state is State.MISSING:
         where = "check application_object_id" if row.application is None else "rotate the record"
         return where + ": whoever reads it cannot sign in"
     if state is State.CURRENT:
-        if bucket in (CRITICAL, EXPIRING) or "over_age" in flags:
+        if bucket in (CRITICAL, EXPIRING) or {"over_age", "other_value"}.intersection(flags):
             return "rotate the record"
         return "leave one record for the application, or set adopt" if "several_records" in flags else ""
     if state is State.PREVIOUS:
@@ -163,7 +167,7 @@ def _todo(row: Row, flags: Sequence[str], bucket: str) -> str:
     if state is State.OTHER_RECORD:
         return "set adopt for that record, or remove it in Entra"
     if state is State.FOREIGN:
-        return "find who uses it" + (": the next rotation removes it" if row.until else "")
+        return "find who uses it"
     if state is State.EMPTY:
         return "rotate the record"
     if state is State.UNVERIFIED:

@@ -124,9 +124,10 @@ def test_what_was_made_for_another_record_is_its(seen: bool):
 def test_what_somebody_else_made_is_foreign_and_the_next_rotation_takes_it():
     row = one(credential("x", 50, "by hand"), CURRENT, records=(held(),))
     assert row.state is State.FOREIGN
-    assert "the next rotation removes it" in judged(row).todo
+    assert row.until is not None
+    assert row.reason == "a rotation of the record removes it"
     kept = one(credential("x", 50), CURRENT, records=(held(policy=Policy(rotate="expiring", retire="none")),))
-    assert (kept.state, kept.until) == (State.FOREIGN, None)
+    assert (kept.state, kept.until, kept.reason) == (State.FOREIGN, None, "")
 
 
 def test_an_application_without_record_is_unknown():
@@ -142,6 +143,19 @@ def test_what_the_admin_signs_in_with_is_told():
     held_elsewhere = holds("", "adm", CLIENT_ID)
     row = one(credential("x", 50, hint="adm"), holdings=(held_elsewhere,))
     assert (row.state, row.reason) == (State.ADMIN, "the PAM configuration holds it")
+
+
+def test_a_record_that_holds_another_value_than_it_names_is_told():
+    row = one(CURRENT, name="current", records=(held(hint="xyz"),))
+    assert (judged(row).flags, judged(row).bucket) == (("other_value",), "critical")
+    spare = credential("y", 9, hint="xyz")
+    row = one(CURRENT, spare, name="current", records=(held(hint="xyz"),))
+    assert (judged(row).flags, judged(row).bucket) == (("other_value",), "attention")
+    assert judged(row).todo == "rotate the record"
+    nothing = one(CURRENT, name="current", records=(held(hint=""),))
+    assert (nothing.reason, judged(nothing).bucket) == ("the record holds no value", "critical")
+    unknown = credential("current", 5)
+    assert judged(one(unknown, name="current", records=(held(hint="xyz"),))).flags == ()
 
 
 def test_what_a_record_shows_and_entra_has_not_is_missing():
