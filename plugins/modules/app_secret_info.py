@@ -134,9 +134,9 @@ credentials:
     bucket:
       description:
         - How urgent it is, from V(critical), which fails by now, to V(healthy).
-        - V(critical) is a secret that a record shows and that has expired, is not in Entra, or is not what it holds, and
-          an admin application that does not sign in; V(expiring) is what ends
-          within O(min_days_left) with nothing in its place; V(attention) is what somebody should look at.
+        - V(critical) is a secret that a record shows and that has expired, is not in Entra, or is not what it holds,
+          and an admin application that does not sign in; V(expiring) is what ends within O(min_days_left) with nothing
+          in its place; V(attention) is what somebody should look at.
       type: str
       sample: expiring
     state:
