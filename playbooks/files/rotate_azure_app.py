@@ -625,6 +625,8 @@ VERSION = "0.1.0"
 # An application and its password credentials, as data.
 
 
+# "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
+_TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TIME = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
 
@@ -678,6 +680,22 @@ class Application:
         """Return the credential with that key id, in whatever spelling of a GUID; what is none names nothing."""
         wanted = guid(key_id)
         return next((credential for credential in self.credentials if credential.key_id == wanted), None)
+
+
+def application_in(body: Mapping[str, Any], read_at: datetime) -> Application | None:
+    """Return the application that a JSON object of Graph is, read at this time of the server; None for any other."""
+    object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
+    listed = body.get("passwordCredentials")
+    if not object_id or not client_id or not isinstance(listed, list):
+        return None
+    return Application(
+        object_id,
+        client_id,
+        foreign(body.get("displayName") or client_id),
+        str(body.get("signInAudience")).lower() in _TWO_SECRETS,
+        tuple(credentials_in(listed)),
+        read_at,
+    )
 
 
 def credentials_in(items: list[Any]) -> list[Credential]:
@@ -2251,10 +2269,9 @@ def _not_allowed(code: str, text: str, roles: set[str] | None, who: str) -> tupl
 
 
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
-# "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
-_TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
 _CONCURRENT = "Directory_ConcurrencyViolation"
 _FULL = "TooManyAppPasswords"
+_OWNED_PAGES = 20
 
 
 class NotDone(Exception):
@@ -2350,21 +2367,12 @@ class Graph:
             retry=_again_or_garbled,
             fresh=fresh,
         )
-        body = reply.json()
-        object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
-        listed = body.get("passwordCredentials")
-        if not object_id or not client_id or not isinstance(listed, list):
+        found = application_in(reply.json(), server_time(reply))
+        if found is None:
             between = reply.between()
             why = between or "Graph's answer is no application with a list of its secrets"
             raise NotDone(why, between and reply.remedy(), certain=False)
-        return Application(
-            object_id,
-            client_id,
-            foreign(body.get("displayName") or client_id),
-            str(body.get("signInAudience")).lower() in _TWO_SECRETS,
-            tuple(credentials_in(listed)),
-            _server_time(reply),
-        )
+        return found
 
     def add_password(self, application: Application, display_name: str, end: datetime) -> tuple[Credential, Secret]:
         """Create a client secret once, without any repetition; Entra generates the value and shows it only here.
@@ -2421,23 +2429,44 @@ class Graph:
         if not admin:
             return None
         path = f"/servicePrincipals(appId='{admin}')/ownedObjects"
-        query: dict[str, str] | None = {"$select": "id", "$top": "999"}
-        for page in range(20):
-            try:
-                reply = self._call("GET", path, f"owned objects, page {page + 1}", query, retry=_again_or_garbled)
-            except NotDone:
-                return None
+        try:
+            for number, reply in enumerate(self.pages(path, "owned objects", {"$select": "id", "$top": "999"})):
+                found = reply.json()["value"]
+                if any(isinstance(one, dict) and guid(str(one.get("id"))) == application.object_id for one in found):
+                    return True
+                if number == _OWNED_PAGES - 1:
+                    return None
+        except NotDone:
+            return None
+        return False
+
+    def pages(self, path: str, name: str, query: Mapping[str, str]) -> Iterator[Reply]:
+        """Give the answers with the pages of a list, each a JSON object with a list as ``value``. Raises NotDone."""
+        rest: Mapping[str, str] | None = query
+        for number in itertools.count(1):
+            reply = self._call("GET", path, f"{name}, page {number}", rest, retry=_again_or_garbled)
             body = reply.json()
-            found = body.get("value")
-            if not isinstance(found, list):
-                return None
-            if any(isinstance(item, dict) and guid(str(item.get("id"))) == application.object_id for item in found):
-                return True
+            if not isinstance(body.get("value"), list):
+                between = reply.between()
+                raise NotDone(between or "Graph's answer is no list", between and reply.remedy(), certain=False)
+            yield reply
             following = str(body.get("@odata.nextLink") or "")
-            if not following.startswith(self._root):
-                return False
-            path, query = following[len(self._root) :], None
-        return None
+            if not following:
+                return
+            if not following.startswith(self._root + "/"):
+                raise NotDone("the next page of Graph's list lies elsewhere", certain=False)
+            path, rest = following[len(self._root) :], None
+
+    def batch(self, requests: Sequence[Mapping[str, str]], name: str) -> Reply:
+        """Send several requests at once, which must all be safe to repeat (https://learn.microsoft.com/graph/json-batching).
+
+        Return the answer, a JSON object with a list as ``responses``. Raises NotDone.
+        """
+        reply = self._call("POST", "/$batch", name, body={"requests": list(requests)}, retry=_again)
+        if not isinstance(reply.json().get("responses"), list):
+            between = reply.between()
+            raise NotDone(between or "Graph's answer is no batch", between and reply.remedy(), certain=False)
+        return reply
 
     def _call(
         self,
@@ -2473,7 +2502,7 @@ class Graph:
             self._log.detail("Graph does not accept the token; signing in again")
         if reply.status // 100 == 2:
             return reply
-        raise self._problem(reply)
+        raise self.problem(reply)
 
     def _sign_in_again(self) -> Secret:
         try:
@@ -2484,7 +2513,8 @@ class Graph:
     def _who(self) -> str:
         return f"the admin application {self._admin}" if self._admin else "this host's managed identity"
 
-    def _problem(self, reply: Reply) -> NotDone:
+    def problem(self, reply: Reply) -> NotDone:
+        """Return what an answer means that is no success."""
         code = code_and_text(reply)[0]
         if not code and reply.between():
             return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
@@ -2524,8 +2554,8 @@ def _again_or_garbled(reply: Reply) -> bool:
     return _again(reply) or (reply.status == 200 and not lists)
 
 
-def _server_time(reply: Reply) -> datetime:
-    """Graph's own clock: a lifetime counted on a host whose clock is ahead would exceed a policy's maximum."""
+def server_time(reply: Reply) -> datetime:
+    """Return Graph's own time: a lifetime counted on a host whose clock is ahead would exceed a policy's maximum."""
     try:
         return parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
     except (TypeError, ValueError, IndexError, OverflowError):

@@ -62,6 +62,29 @@ def test_rotate(controller: Controller) -> None:
         assert pieces_in(done.stdout + done.stderr, secrets) == []
 
 
+# The oldest, the newest, and the first that tells data from templates.
+@pytest.mark.parametrize("core", [core for core in ONE_EACH if core.version in ("2.16", "2.19", "2.21")], ids=str)
+def test_report(controller: Controller, tmp_path: Path) -> None:
+    with make_world() as world:
+        world.app.display_name = "{{ 6 * 7 }} <b>"
+        variables = {
+            "report_pam_config": world.configuration.uid,
+            "report_keeper_config": world.sandbox.client_config(),
+            "report_fail_on": "expiring",
+            **{f"report_{name}": str(tmp_path / f"a.{name}") for name in ("html", "json", "csv")},
+            "report_textfile": str(tmp_path / "a.prom"),
+        }
+        done = controller.play(world.sandbox, "keeperpam.azure.report", variables)
+        assert done.returncode == 2, done.stdout
+        assert "expiring {{ 6 * 7 }} <b>: current" in done.stdout
+        files = {path.suffix: path.read_text("utf-8") for path in tmp_path.glob("a.*")}
+        assert set(files) == {".html", ".json", ".csv", ".prom"}
+        assert ">{{ 6 * 7 }} &lt;b&gt;</a>" in files[".html"]
+        assert json.loads(files[".json"])["worst"] == "expiring"
+        assert "\r" not in files[".prom"]
+        assert pieces_in("".join(files.values()) + done.stdout + done.stderr, world.secrets()) == []
+
+
 @one_each
 @pytest.mark.parametrize("slip", ["rotate_record", "shared"])
 def test_rotate_refuses_before_anything_changes(controller: Controller, slip: str) -> None:

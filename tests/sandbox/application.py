@@ -94,9 +94,21 @@ class Credential:
         return self.created_at + replica.learns_after if self.lags else 0.0
 
 
+@dataclass(frozen=True)
+class Key:
+    """A certificate as Graph lists it; that it may sign is for `Application.add_certificate`."""
+
+    display_name: str | None
+    start: datetime
+    end: datetime
+    key_id: str = field(default_factory=new_guid)
+
+
 @dataclass
 class Application:
-    """An app registration. `owners` are client ids of the applications whose service principals own it.
+    """An app registration. `owners` are client ids of the applications whose service principals own it, `users` the
+    names of people who do, by their ids (None: the caller may not read it). `principal_credentials` are secrets of its
+    service principal.
 
     `credentials` are the secrets that are there, oldest first, `lingering` those that were removed: replicas may know
     them for a while. `written_at` (seconds since the epoch) and `written_by` (number of the Graph replica) tell of the
@@ -117,6 +129,10 @@ class Application:
     lingering: list[Credential] = field(default_factory=list)
     certificates: list[bytes] = field(default_factory=list)
     federated: list[FederatedCredential] = field(default_factory=list)
+    users: dict[str, str | None] = field(default_factory=dict)
+    keys: list[Key] = field(default_factory=list)
+    principal_id: str = field(default_factory=new_guid)
+    principal_credentials: list[Credential] = field(default_factory=list)
     written_at: float = 0.0
     written_by: int = 0
     _directory: Directory | None = field(default=None, repr=False)

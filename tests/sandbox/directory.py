@@ -65,6 +65,8 @@ class Directory:
         self.policy_blocks_passwords = False
         # Older tenants let Application.ReadWrite.OwnedBy read what is owned, and list nothing.
         self.owned_by_reads_all = True
+        # So many requests within batches are throttled from now on, each by itself.
+        self.throttled_in_batch = 0
         self.token_lifetime = 3599
         # The HTTP status of an AADSTS error by its number, where the sources do not agree (7000112: 400 or 401).
         self.sign_in_status: dict[int, int] = {}

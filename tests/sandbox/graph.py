@@ -1,7 +1,8 @@
 # Copyright (c) 2026, the keeperpam.azure contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Microsoft Graph v1.0, as far as client secrets of applications go: reads, lists, addPassword and removePassword."""
+"""Microsoft Graph v1.0, as far as client secrets of applications go: reads, lists, batches of reads, addPassword and
+removePassword."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Callable, NoReturn
 
+from . import graph_batch, graph_query
 from . import graph_forms as forms
-from . import graph_query
 from .directory import DEFAULT_LIFETIME, PERSONAL_AUDIENCES, PERSONAL_SECRETS_MAX, Application, Directory
 from .entra import Entra, Grant
 from .exchange import Operation, Refusal, Request, Response
@@ -24,6 +25,8 @@ ADDRESS = re.compile(
     r"/v1\.0/applications(?:/(?P<object>[^/]+)|\(appId='(?P<client>[^']*)'\))"
     r"(?:/(?:microsoft\.graph\.)?(?P<action>\w+))?"
 )
+BATCH = "/v1.0/$batch"
+PRINCIPAL = re.compile(r"/v1\.0/servicePrincipals\(appId='([^']*)'\)")
 OWNED_OBJECTS = re.compile(r"/v1\.0/servicePrincipals\(appId='([^']*)'\)/ownedObjects")
 GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 EVERYTHING = ("Application.ReadWrite.All", "Directory.ReadWrite.All")
@@ -55,12 +58,18 @@ class Graph:
             return Operation("owned_objects", owner[1], request, lambda: self._owned(request, owner[1]))
         if path == LIST and request.method == "GET":
             return Operation("list_applications", path, request, lambda: self._list(request))
+        if path == BATCH and request.method == "POST":
+            return Operation("batch", path, request, lambda: graph_batch.answer(self, request, self._json(request)))
+        principal = PRINCIPAL.fullmatch(path)
+        if principal is not None and request.method == "GET":
+            return Operation("get_principal", path, request, lambda: self._principal(request, principal[1]))
         if address is None:
             text = f"Resource not found for {path}."
             return Operation("unknown", path, request, lambda: self.error(request, 404, "ResourceNotFound", text))
         action = (request.method, address["action"])
         calls: dict[Any, Callable[[Request, Application], Response]] = {
             ("GET", None): self._get,
+            ("GET", "owners"): self._owners,
             ("POST", "addPassword"): self._add,
             ("POST", "removePassword"): self._remove,
         }
@@ -98,6 +107,10 @@ class Graph:
             uri = f"{self.entra.url}/common/oauth2/authorize"
             headers["WWW-Authenticate"] = f'Bearer realm="", authorization_uri="{uri}"'
         return self._answer(request, {"error": error}, status, headers, detail=code)
+
+    def batch_headers(self, request: Request) -> dict[str, str]:
+        """The headers of the answer to a batch."""
+        return self._headers(request)
 
     def _answer(
         self,
@@ -197,6 +210,22 @@ class Graph:
         value = [{"@odata.type": "#microsoft.graph.application", "id": one.object_id} for one in owned]
         context = f"{self.url}/v1.0/$metadata#directoryObjects(id)"
         return self._answer(request, {"@odata.context": context, "value": value})
+
+    def _owners(self, request: Request, application: Application) -> Response:
+        value = forms.owner_forms(application, self.directory.applications, graph_query.selected(request.query))
+        context = f"{self.url}/v1.0/$metadata#directoryObjects"
+        return self._answer(request, {"@odata.context": context, "value": value})
+
+    def _principal(self, request: Request, client_id: str) -> Response:
+        self._authorize(request, self._authenticate(request), None, write=False)
+        found = self.directory.by_client_id(client_id)
+        if found is None or not found.service_principal:
+            text = f"Resource '{client_id}' does not exist."
+            self._refuse(request, 404, "Request_ResourceNotFound", text)
+        names = graph_query.selected(request.query)
+        shown = graph_query.select(forms.principal_form(found), names, "servicePrincipal")
+        context = f"{self.url}/v1.0/$metadata#servicePrincipals({','.join(names)})/$entity"
+        return self._answer(request, {"@odata.context": context, **shown})
 
     def _list(self, request: Request) -> Response:
         self._authorize(request, self._authenticate(request), None, write=False)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 from typing import Any
 
-from .application import Application, Credential, new_guid
+from .application import Application, Credential, Key, new_guid
 from .exchange import Request
 
 JSON_TYPE = "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8"
@@ -57,7 +57,7 @@ def application_form(application: Application, secrets: list[Credential], domain
         "info": dict.fromkeys(
             ("logoUrl", "marketingUrl", "privacyStatementUrl", "supportUrl", "termsOfServiceUrl"), None
         ),
-        "keyCredentials": [],
+        "keyCredentials": [key_form(one) for one in application.keys],
         "parentalControlSettings": {"countriesBlockedForMinors": [], "legalAgeGroupRule": "Allow"},
         "publicClient": {"redirectUris": []},
         "requiredResourceAccess": [],
@@ -93,6 +93,46 @@ def secret_form(credential: Credential) -> dict[str, Any]:
         "secretText": None,
         "startDateTime": stamp(credential.start, credential.fraction_digits, start_tick),
     }
+
+
+def key_form(key: Key) -> dict[str, Any]:
+    """A keyCredential, a certificate, as lists show it: without the certificate itself."""
+    return {
+        "customKeyIdentifier": None,
+        "displayName": key.display_name,
+        "endDateTime": stamp(key.end, 0),
+        "key": None,
+        "keyId": key.key_id,
+        "startDateTime": stamp(key.start, 0),
+        "type": "AsymmetricX509Cert",
+        "usage": "Verify",
+    }
+
+
+def principal_form(application: Application) -> dict[str, Any]:
+    """An application's service principal, as far as it is asked for."""
+    return {
+        "id": application.principal_id,
+        "appId": application.client_id,
+        "displayName": application.display_name,
+        "servicePrincipalType": "Application",
+        "keyCredentials": [],
+        "passwordCredentials": [secret_form(one) for one in application.principal_credentials],
+    }
+
+
+def owner_forms(application: Application, others: list[Application], names: list[str]) -> list[dict[str, Any]]:
+    """The owners of an application: service principals, and users, whose names only some callers may read."""
+    found = [
+        {"@odata.type": "#microsoft.graph.servicePrincipal", "id": one.principal_id, "displayName": one.display_name}
+        for one in others
+        if one.client_id in application.owners
+    ]
+    found += [
+        {"@odata.type": "#microsoft.graph.user", "id": user_id, "displayName": name}
+        for user_id, name in application.users.items()
+    ]
+    return [{key: each[key] for key in each if key.startswith("@") or not names or key in names} for each in found]
 
 
 def stamp(moment: datetime, digits: int, tick: int = 0) -> str:

@@ -36,11 +36,11 @@ def selected(query: Mapping[str, str]) -> list[str]:
     return [name for name in query.get("$select", "").split(",") if name]
 
 
-def select(form: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+def select(form: Mapping[str, Any], names: list[str], kind: str = "application") -> dict[str, Any]:
     """The properties that were asked for, or those that are shown without asking."""
     unknown = [name for name in names if name not in form]
     if unknown:
-        text = f"Could not find a property named '{unknown[0]}' on type 'microsoft.graph.application'."
+        text = f"Could not find a property named '{unknown[0]}' on type 'microsoft.graph.{kind}'."
         raise BadQuery("BadRequest", f"Parsing OData Select and Expand failed: {text}")
     return {name: value for name, value in form.items() if (name in names if names else name not in UNSHOWN)}
 

@@ -97,3 +97,50 @@ def test_the_check_can_fail(seeded: Seeded, graph: Any, check: Check) -> None:
     answer._content = answer.content.replace(b'"secretText": null', b'"secretText": 5')
     with pytest.raises(jsonschema.ValidationError):
         check(answer)
+
+
+def test_lists_and_batches_hold_applications_as_described(
+    sb: Sandbox, seeded: Seeded, graph: Any, description: dict[str, Any]
+) -> None:
+    schema = {**description["components"]["schemas"]["microsoft.graph.application"]}
+    validator = jsonschema.Draft202012Validator({**schema, "components": description["components"]})
+    names = "id,appId,displayName,passwordCredentials,keyCredentials"
+    found = graph.session.get(f"{sb.graph_url}/v1.0/applications?$select={names}&$top=2").json()
+    assert len(found["value"]) == 2
+    rest = graph.session.get(found["@odata.nextLink"]).json()
+    assert "@odata.nextLink" not in rest
+    for item in (*found["value"], *rest["value"]):
+        validator.validate(item)
+        assert set(item) == set(names.split(","))
+    batch = {
+        "requests": [
+            {"id": app.object_id, "method": "GET", "url": f"/applications/{app.object_id}?$select={names}"}
+            for app in seeded.applications.values()
+        ]
+    }
+    batch["requests"].append({"id": "none", "method": "GET", "url": f"/applications/{sb.tenant_id}"})
+    answers = graph.session.post(f"{sb.graph_url}/v1.0/$batch", json=batch).json()["responses"]
+    statuses = {one["id"]: one["status"] for one in answers}
+    assert statuses == {**{app.object_id: 200 for app in seeded.applications.values()}, "none": 404}
+    for answer in answers:
+        if answer["status"] == 200:
+            validator.validate(answer["body"])
+        else:
+            assert answer["body"]["error"]["code"] == "Request_ResourceNotFound"
+
+
+def test_a_batch_holds_twenty_requests(sb: Sandbox, seeded: Seeded, graph: Any) -> None:
+    requests_ = [{"id": str(number), "method": "GET", "url": "/applications"} for number in range(21)]
+    assert graph.session.post(f"{sb.graph_url}/v1.0/$batch", json={"requests": requests_}).status_code == 400
+    assert graph.session.post(f"{sb.graph_url}/v1.0/$batch", json={"requests": requests_[:20]}).status_code == 200
+
+
+def test_owners_and_service_principals_are_told(sb: Sandbox, seeded: Seeded, graph: Any) -> None:
+    app = seeded.applications["crm-sync"]
+    app.users["7f0b0335-1d71-4883-8f98-567911bfdca6"] = None
+    owners = graph.get(f"/{app.object_id}/owners", **{"$select": "id,displayName"}).json()["value"]
+    assert [one["displayName"] for one in owners] == ["keeper-rotator", None]
+    url = f"{sb.graph_url}/v1.0/servicePrincipals(appId='{app.client_id}')?$select=id,passwordCredentials"
+    assert set(graph.session.get(url).json()) == {"@odata.context", "id", "passwordCredentials"}
+    app.service_principal = False
+    assert graph.session.get(url).status_code == 404

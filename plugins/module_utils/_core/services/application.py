@@ -7,12 +7,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ..base.errors import BadInput
+from ..base.redact import foreign
 
+# "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
+_TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TIME = re.compile(r"(\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
 
@@ -66,6 +70,22 @@ class Application:
         """Return the credential with that key id, in whatever spelling of a GUID; what is none names nothing."""
         wanted = guid(key_id)
         return next((credential for credential in self.credentials if credential.key_id == wanted), None)
+
+
+def application_in(body: Mapping[str, Any], read_at: datetime) -> Application | None:
+    """Return the application that a JSON object of Graph is, read at this time of the server; None for any other."""
+    object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
+    listed = body.get("passwordCredentials")
+    if not object_id or not client_id or not isinstance(listed, list):
+        return None
+    return Application(
+        object_id,
+        client_id,
+        foreign(body.get("displayName") or client_id),
+        str(body.get("signInAudience")).lower() in _TWO_SECRETS,
+        tuple(credentials_in(listed)),
+        read_at,
+    )
 
 
 def credentials_in(items: list[Any]) -> list[Credential]:

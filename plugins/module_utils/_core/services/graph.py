@@ -6,26 +6,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..base.errors import BadInput, Refused
-from ..base.redact import Log, Secret, foreign
-from .application import Application, Credential, credentials_in, format_time, guid
+from ..base.redact import Log, Secret
+from .application import Application, Credential, application_in, credentials_in, format_time, guid
 from .credentials import claims
 from .graph_words import LATER, code_and_text, refusal_of
 from .http import Http, Reply, Unanswered, busy, retry_after
 
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
-# "maximum of two client secrets": https://learn.microsoft.com/entra/identity-platform/supported-accounts-validation
-_TWO_SECRETS = {"azureadandpersonalmicrosoftaccount", "personalmicrosoftaccount"}
 _CONCURRENT = "Directory_ConcurrencyViolation"
 _FULL = "TooManyAppPasswords"
+_OWNED_PAGES = 20
 
 
 class NotDone(Exception):
@@ -121,21 +121,12 @@ class Graph:
             retry=_again_or_garbled,
             fresh=fresh,
         )
-        body = reply.json()
-        object_id, client_id = guid(str(body.get("id"))), guid(str(body.get("appId")))
-        listed = body.get("passwordCredentials")
-        if not object_id or not client_id or not isinstance(listed, list):
+        found = application_in(reply.json(), server_time(reply))
+        if found is None:
             between = reply.between()
             why = between or "Graph's answer is no application with a list of its secrets"
             raise NotDone(why, between and reply.remedy(), certain=False)
-        return Application(
-            object_id,
-            client_id,
-            foreign(body.get("displayName") or client_id),
-            str(body.get("signInAudience")).lower() in _TWO_SECRETS,
-            tuple(credentials_in(listed)),
-            _server_time(reply),
-        )
+        return found
 
     def add_password(self, application: Application, display_name: str, end: datetime) -> tuple[Credential, Secret]:
         """Create a client secret once, without any repetition; Entra generates the value and shows it only here.
@@ -192,23 +183,44 @@ class Graph:
         if not admin:
             return None
         path = f"/servicePrincipals(appId='{admin}')/ownedObjects"
-        query: dict[str, str] | None = {"$select": "id", "$top": "999"}
-        for page in range(20):
-            try:
-                reply = self._call("GET", path, f"owned objects, page {page + 1}", query, retry=_again_or_garbled)
-            except NotDone:
-                return None
+        try:
+            for number, reply in enumerate(self.pages(path, "owned objects", {"$select": "id", "$top": "999"})):
+                found = reply.json()["value"]
+                if any(isinstance(one, dict) and guid(str(one.get("id"))) == application.object_id for one in found):
+                    return True
+                if number == _OWNED_PAGES - 1:
+                    return None
+        except NotDone:
+            return None
+        return False
+
+    def pages(self, path: str, name: str, query: Mapping[str, str]) -> Iterator[Reply]:
+        """Give the answers with the pages of a list, each a JSON object with a list as ``value``. Raises NotDone."""
+        rest: Mapping[str, str] | None = query
+        for number in itertools.count(1):
+            reply = self._call("GET", path, f"{name}, page {number}", rest, retry=_again_or_garbled)
             body = reply.json()
-            found = body.get("value")
-            if not isinstance(found, list):
-                return None
-            if any(isinstance(item, dict) and guid(str(item.get("id"))) == application.object_id for item in found):
-                return True
+            if not isinstance(body.get("value"), list):
+                between = reply.between()
+                raise NotDone(between or "Graph's answer is no list", between and reply.remedy(), certain=False)
+            yield reply
             following = str(body.get("@odata.nextLink") or "")
-            if not following.startswith(self._root):
-                return False
-            path, query = following[len(self._root) :], None
-        return None
+            if not following:
+                return
+            if not following.startswith(self._root + "/"):
+                raise NotDone("the next page of Graph's list lies elsewhere", certain=False)
+            path, rest = following[len(self._root) :], None
+
+    def batch(self, requests: Sequence[Mapping[str, str]], name: str) -> Reply:
+        """Send several requests at once, which must all be safe to repeat (https://learn.microsoft.com/graph/json-batching).
+
+        Return the answer, a JSON object with a list as ``responses``. Raises NotDone.
+        """
+        reply = self._call("POST", "/$batch", name, body={"requests": list(requests)}, retry=_again)
+        if not isinstance(reply.json().get("responses"), list):
+            between = reply.between()
+            raise NotDone(between or "Graph's answer is no batch", between and reply.remedy(), certain=False)
+        return reply
 
     def _call(
         self,
@@ -244,7 +256,7 @@ class Graph:
             self._log.detail("Graph does not accept the token; signing in again")
         if reply.status // 100 == 2:
             return reply
-        raise self._problem(reply)
+        raise self.problem(reply)
 
     def _sign_in_again(self) -> Secret:
         try:
@@ -255,7 +267,8 @@ class Graph:
     def _who(self) -> str:
         return f"the admin application {self._admin}" if self._admin else "this host's managed identity"
 
-    def _problem(self, reply: Reply) -> NotDone:
+    def problem(self, reply: Reply) -> NotDone:
+        """Return what an answer means that is no success."""
         code = code_and_text(reply)[0]
         if not code and reply.between():
             return NotDone(reply.between(), reply.remedy(), certain=False, wait=retry_after(reply))
@@ -295,8 +308,8 @@ def _again_or_garbled(reply: Reply) -> bool:
     return _again(reply) or (reply.status == 200 and not lists)
 
 
-def _server_time(reply: Reply) -> datetime:
-    """Graph's own clock: a lifetime counted on a host whose clock is ahead would exceed a policy's maximum."""
+def server_time(reply: Reply) -> datetime:
+    """Return Graph's own time: a lifetime counted on a host whose clock is ahead would exceed a policy's maximum."""
     try:
         return parsedate_to_datetime(reply.headers.get("Date") or "").astimezone(timezone.utc)
     except (TypeError, ValueError, IndexError, OverflowError):

@@ -24,17 +24,17 @@ MOMENT = datetime(2026, 9, 9, 19, 50, 29, tzinfo=timezone.utc)
 
 
 def test_the_time_of_a_read_is_the_servers():
-    assert graph._server_time(reply(Date="Wed, 09 Sep 2026 19:50:29 GMT")) == MOMENT
+    assert graph.server_time(reply(Date="Wed, 09 Sep 2026 19:50:29 GMT")) == MOMENT
 
 
 @pytest.mark.parametrize("date", ["", "soon", "Wed, 99 Sep 2026 19:50:29 GMT"])
 def test_without_a_readable_date_it_is_this_hosts(date):
     before = datetime.now(timezone.utc)
-    assert before <= graph._server_time(reply(Date=date)) <= datetime.now(timezone.utc)
+    assert before <= graph.server_time(reply(Date=date)) <= datetime.now(timezone.utc)
 
 
 def test_a_date_at_the_end_of_the_calendar_is_unreadable():
-    assert graph._server_time(reply(Date="Fri, 31 Dec 9999 23:59:59 -2300")).year < 9999
+    assert graph.server_time(reply(Date="Fri, 31 Dec 9999 23:59:59 -2300")).year < 9999
 
 
 class Answers:
@@ -76,7 +76,7 @@ def error(status: int, code: str, message: str = "a message", **headers: str) ->
 
 
 def refusal(status: int, code: str, message: str = "a message", **headers: str) -> NotDone:
-    return graph_of()[0]._problem(error(status, code, message, **headers))
+    return graph_of()[0].problem(error(status, code, message, **headers))
 
 
 @pytest.mark.parametrize(
@@ -312,4 +312,4 @@ def test_a_refusal_says_what_to_do(status, code, message, todo):
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'{"error": 5}', b'{"error": {"code": null}}'])
 def test_an_unreadable_refusal_still_has_a_reason(content):
-    assert "400" in graph_of()[0]._problem(reply(400, content)).why
+    assert "400" in graph_of()[0].problem(reply(400, content)).why
