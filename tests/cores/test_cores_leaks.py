@@ -72,10 +72,12 @@ def test_nothing_is_in_events_or_output(
         given = {
             "record": world.record.uid,
             "pam_config": world.configuration.uid,
-            # Typed in as it is, it would be read as a template, which a secret may look like.
-            "client_secret": "{{ lookup('ansible.builtin.env', 'ROTATOR_SECRET') }}",
+            # Typed in as it is, it would be read as a template, which a secret may look like; the environment is what
+            # ansible-runner keeps a copy of.
+            "client_secret": f"{{{{ lookup('ansible.builtin.file', '{tmp_path}/rotator') }}}}",
             **options(form, config, tmp_path),
         }
+        (tmp_path / "rotator").write_text(world.admin_secret.text, "utf-8")
         # What ansible-runner is given lies in env, what it makes of it in artifacts.
         (tmp_path / "run" / "env").mkdir(parents=True)
         (tmp_path / "run" / "env" / "extravars").write_text(json.dumps(given), "utf-8")
@@ -85,7 +87,6 @@ def test_nothing_is_in_events_or_output(
             world.sandbox,
             PYTHONHASHSEED=str(seed),
             PATH=f"{controller.programs}:{os.environ['PATH']}",
-            ROTATOR_SECRET=world.admin_secret.text,
         )
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr

@@ -58,7 +58,7 @@ MUTATIONS = (
             (
                 "            publishing = self._publish(new, secret, proving)\n",
                 "            self._new = new\n"
-                "            self._settle_and_retire(new, proving, lambda record: True)\n"
+                "            yield from self._settle_and_retire(new, proving, lambda record: True)\n"
                 "            publishing = self._publish(new, secret, proving)\n",
             ),
         ),
@@ -68,8 +68,8 @@ MUTATIONS = (
         "an error of the save is swallowed",
         (
             (
-                '                if problem is None:\n                    self._log.say(f"published in the record',
-                '                if True:\n                    self._log.say(f"published in the record',
+                '            if problem is None:\n                self._log.say(f"published in the record',
+                '            if True:\n                self._log.say(f"published in the record',
             ),
         ),
         "wrong: incomplete, but the vault shows no new secret",
@@ -118,7 +118,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what was shown is put back without a look at the record",
-        (("                if not self.shows_ours(current):\n                    return False\n", ""),),
+        (("if not self.shows_ours(current) or attempt > _SAVES:", "if attempt > _SAVES:"),),
         "wrong: rolled_back, and not incomplete",
         "put back",
     ),

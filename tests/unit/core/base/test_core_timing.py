@@ -21,9 +21,9 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.pol
 
 @pytest.fixture
 def handlers():
-    """Put back the signal handlers that a test replaces."""
+    """Put back the signal handlers that a test replaces. None is ignored before it, as nohup and the like ignore some."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in before.items():
