@@ -21,7 +21,7 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.pol
 
 @pytest.fixture
 def handlers():
-    """Put back the signal handlers that a test replaces. None is ignored before it, as nohup and the like ignore some."""
+    """Put back the signal handlers that a test replaces. None is ignored before, as nohup lets some be."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
     before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     yield
