@@ -26,7 +26,7 @@ from typing import Any
 
 import certifi
 from fleets import FleetWorld, make_fleet
-from harness import SCRIPT, run_script
+from harness import SCRIPT, run_module, run_script
 
 TESTS = Path(__file__).resolve().parents[1]
 LATENCY = 0.05
@@ -34,8 +34,8 @@ LATENCY = 0.05
 
 @dataclass(frozen=True)
 class Case:
-    """So many applications, rotated by a loop over tasks, in one call, or one by one by a script (``way``), with these
-    options."""
+    """So many applications, rotated by a loop over tasks, in one call, by the playbook on the inventory, or one by one
+    by a script, or looked at (``way``), with these options."""
 
     way: str
     number: int
@@ -52,7 +52,11 @@ CASES = {
     "records-200": Case("records", 200, concurrency=64),
     "records-200-default": Case("records", 200, retire_after="30s"),
     "records-1000-default": Case("records", 1000, retire_after="30s", concurrency=64),
+    "inventory-200": Case("inventory", 200, retire_after="30s", concurrency=64),
+    "survey-1000": Case("survey", 1000),
+    "report-1000": Case("report", 1000),
     "loop-200": Case("loop", 200, long=True),
+    "inventory-1000": Case("inventory", 1000, retire_after="30s", concurrency=64),
     "records-1000-default-8": Case("records", 1000, retire_after="30s", long=True),
 }
 
@@ -72,14 +76,51 @@ def by_loop(fleet: FleetWorld, case: Case, home: Path) -> int:
     variables = {"ansible_python_interpreter": sys.executable, "ansible_pipelining": True}
     book = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": [task]}]
     (home / "play.json").write_text(json.dumps(book), "utf-8")
+    return play(fleet, home, str(home / "play.json"))
+
+
+def by_inventory(fleet: FleetWorld, case: Case, home: Path) -> int:
+    """Rotate all hosts of the inventory in one wave, as the shipped playbook does; return the exit status."""
+    (home / "all.app_records.yml").write_text("plugin: keeperpam.azure.app_records\n", "utf-8")
+    given = {
+        "rotate_hosts": "all",
+        "rotate_pam_config": fleet.first.configuration.uid,
+        "rotate_retire_after": case.retire_after,
+        "rotate_concurrency": case.concurrency,
+    }
+    arguments = ("-i", str(home / "all.app_records.yml"), "-e", json.dumps(given))
+    return play(fleet, home, "keeperpam.azure.rotate", *arguments)
+
+
+def by_survey(fleet: FleetWorld, case: Case, home: Path) -> int:
+    """Look at all applications, without owners and service principals; return the exit status."""
+    del case, home
+    environ: dict[str, str | None] = {"REQUESTS_CA_BUNDLE": os.environ["BENCH_BUNDLE"]}
+    return run_module(fleet.first, module="app_secret_info", environ=environ, record=None).returncode
+
+
+def by_report(fleet: FleetWorld, case: Case, home: Path) -> int:
+    """Write the report of all applications in all of its forms; return the exit status."""
+    del case
+    given = {
+        **{f"report_{name}": f"{home}/report.{name}" for name in ("html", "json", "csv")},
+        "report_textfile": f"{home}/report.prom",
+        "report_pam_config": fleet.first.configuration.uid,
+    }
+    return play(fleet, home, "keeperpam.azure.report", "-e", json.dumps(given))
+
+
+def play(fleet: FleetWorld, home: Path, *arguments: str) -> int:
+    """Run ansible-playbook; return its exit status."""
+    sandbox = fleet.first.sandbox
     environ = {
-        **fleet.first.sandbox.environ(GATEWAY_CONFIG=None, HOME=str(home), LC_ALL="C.UTF-8"),
+        **sandbox.environ(GATEWAY_CONFIG=None, HOME=str(home), LC_ALL="C.UTF-8"),
+        "KSM_CONFIG": json.dumps(sandbox.client_config()),
         "REQUESTS_CA_BUNDLE": os.environ["BENCH_BUNDLE"],
         "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
     }
     program = str(Path(sys.executable).with_name("ansible-playbook"))
-    command = [program, str(home / "play.json")]
-    return subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, check=False).returncode
+    return subprocess.run([program, *arguments], env=environ, stdout=subprocess.DEVNULL, check=False).returncode
 
 
 def by_records(fleet: FleetWorld, case: Case, home: Path) -> int:
@@ -98,7 +139,15 @@ def by_script(fleet: FleetWorld, case: Case, home: Path) -> int:
     return max(run_script(world, script=script, environ=environ).returncode for world in fleet.worlds)
 
 
-WAYS = {"loop": by_loop, "records": by_records, "script": by_script, "reference": by_script}
+WAYS = {
+    "loop": by_loop,
+    "records": by_records,
+    "inventory": by_inventory,
+    "script": by_script,
+    "reference": by_script,
+    "survey": by_survey,
+    "report": by_report,
+}
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -121,7 +170,7 @@ def measure(name: str) -> dict[str, Any]:
         return {
             "case": name,
             "applications": case.number,
-            "concurrency": case.concurrency if case.way == "records" else 1,
+            "concurrency": case.concurrency if case.way in ("records", "inventory") else 1,
             "retire_after": case.retire_after,
             "exit_status": status,
             "complete": sum(world.agrees() for world in fleet.worlds),

@@ -103,7 +103,7 @@ def test_waves(tmp_path: Path) -> None:
     with Sandbox() as sandbox:
         tenant = seed(sandbox)
         variables = {"rotate_pam_config": tenant.configuration.uid, "rotate_hosts": "all"}
-        code, said = play(sandbox, tmp_path, rotate_serial=[1, "100%"], **variables)
+        code, said = play(sandbox, tmp_path, rotate_serial=[1, "100%"], rotate_concurrency="1", **variables)
         assert code == 0, said
         assert said.count("TASK [Rotate a wave]") == 2
         assert rotated(tenant) == set(tenant.applications)
