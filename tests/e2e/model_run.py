@@ -21,7 +21,7 @@ from typing import Any
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import OutOfTime, Refused, Stopped
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Log, Secret
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation import subject
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation import admin
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.identity import Sources
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.policy import Policy
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.transaction import Outcome, Task, perform
@@ -503,16 +503,16 @@ class _NotTaken(Exception):
 
 @contextmanager
 def modelled() -> Iterator[None]:
-    """Let the rotation make our Graph and Entra: the budget tells whose they are."""
-    before = subject.Graph, subject.Entra
-    subject.Graph = lambda http, root, admin, sign_in, log: FakeGraph(_run_of(sign_in))  # type: ignore[assignment,misc]
-    subject.Entra = lambda http, cloud, tenant, budget, log: FakeEntra(budget._run)  # type: ignore[assignment,misc]
+    """Let the admin make our Entra and Graph: the budget tells whose they are."""
+    before = admin.Graph, admin.Entra
+    admin.Graph = lambda http, root, admin, sign_in, log: FakeGraph(_run_of(sign_in))  # type: ignore[assignment,misc]
+    admin.Entra = lambda http, cloud, tenant, budget, log: FakeEntra(budget._run)  # type: ignore[assignment,misc]
     try:
         yield
     finally:
-        subject.Graph, subject.Entra = before  # type: ignore[misc]
+        admin.Graph, admin.Entra = before  # type: ignore[misc]
 
 
 def _run_of(sign_in: Any) -> Run:
-    run: Run = sign_in.__self__._budget._run
+    run: Run = sign_in.__self__.entra._run
     return run
