@@ -151,11 +151,12 @@ notes:
     Other programs that use the same Keeper configuration meanwhile share that limit.
   - With O(records), where the module runs on the controller as the user of the play and not with C(async), a line for
     each application is shown on stderr as it ends.
-  - A run takes 290 seconds at the most with a O(verify_timeout) of 120, whatever the services do.
+  - With the defaults, a run for one O(record) takes 480 seconds at the most, whatever the services do. A longer
+    O(verify_timeout) or O(retire_after) adds to it.
 seealso:
   - name: Keeper's page on rotating Azure application secrets
     description: The record's fields, the permissions, and Keeper's own script, which this collection replaces.
-    link: https://docs.keeper.io/en/keeperpam/privileged-access-manager/password-rotation/post-rotation-scripts/use-cases/azure-app-secret-rotation
+    link: https://docs.keeper.io/en/keeperpam/privileged-access-manager/password-rotation/rotation-use-cases/azure/azure-app-secret-rotation
   - name: Application addPassword
     description: The call of Microsoft Graph that makes a secret, with the permissions it needs.
     link: https://learn.microsoft.com/graph/api/application-addpassword
@@ -242,8 +243,8 @@ msg:
   type: str
   returned: always
   sample: >-
-    billing-api was rotated: its secret f0b0b335-1d71-4883-8f98-567911bfdca6 is valid until
-    2027-09-09T19:50:29.3086381Z, 1 old removed.
+    ROTATED 'billing-api' (ZmpJl4qCXJEi0ohFKzzQaA): billing-api was rotated: its secret
+    f0b0b335-1d71-4883-8f98-567911bfdca6 is valid until 2027-09-09T19:50:29.3086381Z. 1 old removed.
 counts:
   description: How many records have ended in which way, by status.
   type: dict
