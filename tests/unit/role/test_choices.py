@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import subprocess
 import sys
@@ -46,10 +48,22 @@ UNKNOWN = {
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return what one run of the role's own tasks has chosen for all of them."""
+    """Return what one run of the role's own tasks has chosen for all of them: one for all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path = shared / f"choices-{os.environ.get('PYTEST_XDIST_TESTRUNUID', '')}.json"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            path.write_text(json.dumps(choose(base / "choices.json")), encoding="utf-8")
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return read
+
+
+def choose(path: Path) -> dict[str, Any]:
+    """Run them, which write to the path; return that, and what was said."""
     names = ("distribution", "distribution_major_version", "os_family")
     facts = {name: dict(zip(names, values)) for name, values in [*SYSTEMS.items(), *UNKNOWN.items()]}
-    path = tmp_path_factory.mktemp("choices") / "result.json"
     command = ["ansible-playbook", "--check", "-i", "localhost,", str(HERE / "choices.yml")]
     extra = json.dumps({"systems": facts, "result": str(path)})
     done = subprocess.run([*command, "-e", extra], capture_output=True, text=True, check=False)
