@@ -31,7 +31,7 @@ README = CHECKOUT / "README.md"
 GUIDES = sorted((CHECKOUT / "docs" / "docsite" / "rst").glob("*.rst"))
 NOT_RUN, ELSEWHERE = "# not run by tests", "# run by the tests on booted hosts"
 #: The blocks of the guides, by what becomes of them.
-COUNTS = {"run here": 4, "run on booted hosts": 3, "not run": 19}
+COUNTS = {"run here": 10, "run on booted hosts": 3, "not run": 19}
 _RST = re.compile(r"^( *)\.\. code-block:: (bash|yaml)\n\n((?:\1   .*\n|\n)+)", re.MULTILINE)
 _FENCED = re.compile(r"^```(yaml|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -100,9 +100,10 @@ def test_every_block_is_run_or_says_that_it_is_not() -> None:
     of_others = re.compile(r"\b(?:az|keeper|openssl|systemctl|pipx) ")
     for block in found:
         assert block.fate() != "run here" or not of_others.match(block.text), block
-    assert [line for path in GUIDES for line in ours(path)] == [*ATTACH[:2], LIST, *ATTACH[2:]]
+    assert [line for path in GUIDES for line in ours(path)] == [REPORT, *ATTACH[:2], LIST, *ATTACH[2:]]
 
 
+REPORT = "ansible-playbook keeperpam.azure.report -e @report.yml"
 LIST = "ansible-galaxy collection list keeperpam.azure"
 _ATTACH = "ansible-playbook keeperpam.azure.attach_pam_script -e @attach.yml"
 ATTACH = [
@@ -133,6 +134,40 @@ def test_the_lines_of_set_up_keeper(tmp_path: Path) -> None:
         assert [re.findall(r"changed=(\d+)", one) for one in said] == [["1"]] * 4, said
         assert keeper.account.record("billing-api").files == []
         assert (tmp_path / "gateway-1.b64").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_guides_of_fleets_reports_and_awx(tmp_path: Path) -> None:
+    """The task for a fleet, the report with its file, both inventories, the playbook of a job template."""
+    guides = CHECKOUT / "docs" / "docsite" / "rst"
+    with make_world() as world:
+        config = tmp_path / "ksm-config.json"
+        config.write_text(json.dumps(world.sandbox.client_config()), "utf-8")
+        config.chmod(0o600)
+        environ = world.sandbox.environ(GATEWAY_CONFIG=None, KSM_CONFIG_FILE=str(config))
+
+        values = {"WoGYFu4XQpD0bHTnk13PKw": world.configuration.uid, "/etc/keeper/ksm-config.json": str(config)}
+        report = file_named(guides / "report.rst", "report.yml", {**values, "/srv/reports": str(tmp_path)})
+        (tmp_path / "report.yml").write_text(report, "utf-8")
+        assert "failed=0" in run(REPORT, tmp_path, environ)
+        assert world.record.uid in (tmp_path / "entra.html").read_text("utf-8")
+
+        inventory, imported, slices = (block.text for block in blocks(guides / "awx.rst"))
+        for name, text in (("all", inventory), ("slices", slices)):
+            (tmp_path / f"{name}.app_records.yml").write_text(text, "utf-8")
+        groups = json.loads(run("ansible-inventory -i slices.app_records.yml --list", tmp_path, environ))
+        assert [one for one in groups if one.startswith("slice_")], groups
+        (tmp_path / "imported.yml").write_text(imported, "utf-8")
+        line = f"ansible-playbook imported.yml -i all.app_records.yml -e rotate_pam_config={world.configuration.uid}"
+        said = run(f"{line} -e rotate_hosts=expiring -e rotate_retire_after=0", tmp_path, environ)
+        assert re.search(rf"{world.record.uid} +: ok=\d+ +changed=1 ", said), said
+        assert world.agrees()
+
+        (task,) = (block.text for block in blocks(guides / "fleets.rst"))
+        play = "- hosts: localhost\n  gather_facts: false\n  tasks:\n" + textwrap.indent(task, "    ")
+        (tmp_path / "play.yml").write_text(play.replace("/etc/keeper/ksm-config.json", str(config)), "utf-8")
+        given = {"application_record_uids": [world.record.uid], "pam_configuration_uid": world.configuration.uid}
+        said = run(f"ansible-playbook play.yml -e '{json.dumps(given)}'", tmp_path, environ)
+        assert "changed=0" in said
 
 
 def test_where_the_script_lies(tmp_path: Path) -> None:

@@ -284,7 +284,8 @@ def test_what_a_record_names_and_the_admin_may_not_read_stops_nothing_else(world
     assert found == {world.record.uid: "current", record.uid: "unverified"}
     (source,) = [one for one in result["sources"] if not one["up"]]
     assert "1 of " in source["problem"]
-    assert "could not be read: Insufficient privileges" in source["problem"]
+    assert "could not be read: the admin application" in source["problem"]
+    assert "does not own the application" in source["problem"]
     assert row_of(result, world.old.key_id)["owners"] == ["keeper-rotator"]
 
 
