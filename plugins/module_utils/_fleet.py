@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from ._core.base.errors import BadInput
-from ._core.base.redact import Log, scrub_all
+from ._core.base.redact import Log, scrub, scrub_all
 from ._core.base.timing import Budget
 from ._core.fleet.running import MOST_AT_ONCE, Order, Run
 from ._core.rotation.identity import Sources
@@ -102,11 +102,11 @@ def _entry(uid: str, outcome: Outcome) -> dict[str, Any]:
     facts = outcome.facts
     entry: dict[str, Any] = {
         "record": uid,
-        "title": str(facts.get("title") or "")[:_LONGEST_TITLE],
+        "title": scrub(str(facts.get("title") or ""))[:_LONGEST_TITLE],
         "status": outcome.status,
         "changed": outcome.changed,
         "failed": outcome.exit_status != 0,
-        "msg": _cut(outcome.message, _LONGEST_MESSAGE),
+        "msg": _cut(scrub(outcome.message), _LONGEST_MESSAGE),
     }
     entry.update({name: facts[name] for name in _FACTS if facts.get(name)})
     scrubbed: dict[str, Any] = scrub_all(entry)

@@ -32,7 +32,7 @@ _NAMED = re.compile(
 _FOLD = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 # By block: the forms of values that hold it, and where. It only grows, so that a value stays known when its Secret has
 # gone; to add and to look up are one step of the interpreter each, and need no lock that a signal could leave held.
-_blocks: dict[str, tuple[tuple[str, int], ...]] = {}
+_blocks: dict[str, list[tuple[str, int]]] = {}
 _known: set[str] = set()
 
 
@@ -74,12 +74,13 @@ def remember(value: str) -> None:
     """Let ``scrub`` know a secret value, for as long as the process lives."""
     if value in _known or not searched_for(value):
         return
-    _known.add(value)
     for form in _forms(value):
         folded = form.translate(_FOLD)
         for offset in range(0, len(folded) - _BLOCK + 1, _BLOCK):
             block = folded[offset : offset + _BLOCK]
-            _blocks[block] = (*_blocks.get(block, ()), (folded, offset))
+            _blocks.setdefault(block, []).append((folded, offset))
+    # Not before: another thread that meets it meanwhile may be about to print it.
+    _known.add(value)
     words = value.split()
     for word in words if len(words) > 1 else ():
         if len(word) > _LONGEST_WORD:  # a line of a key

@@ -116,12 +116,15 @@ class Fleetmates(Company):
             if kept.problem is not None and age < _FAILED:
                 raise Refused(kept.problem.what, kept.problem.why, kept.problem.todo)
             if kept.token is None or kept.token is refused or age >= _RENEW:
+                former = kept.token if kept.token is not refused else None
                 kept.token, kept.problem = None, None
                 try:
                     kept.token = fetch()
                 except Refused as problem:
-                    kept.problem = problem
-                    raise
+                    if former is None:
+                        kept.problem = problem
+                        raise
+                    kept.token = former  # it is good for longer than that
                 finally:
                     kept.at = self._clock()
             return kept.token

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..base.redact import Log
+from ..base.redact import Log, foreign
 from ..base.timing import Wait
 from ..rotation.outcome import Outcome, verdict
 from ..rotation.subject import Task
@@ -63,7 +63,7 @@ class Member:
 def failed_by(bug: BaseException, uid: str, title: str) -> Outcome:
     """Return how a rotation ended that has met a bug."""
     facts: dict[str, Any] = {"record": uid, "title": title}
-    what = f"a bug has ended it: {type(bug).__name__}: {bug}"
+    what = f"a bug has ended it: {type(bug).__name__}: {foreign(bug)}"
     return Outcome("error", 1, verdict("error", facts, what, "", "report it, and run it again"), False, facts)
 
 

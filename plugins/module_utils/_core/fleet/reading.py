@@ -19,6 +19,8 @@ from ..services.vault import READ, Vault, VaultRecord, undecipherable
 # So long (seconds) others may join a request before it is sent.
 _WINDOW = 0.25
 _LOOK = 0.5
+# With less (seconds) than that left of its phase, a rotation gives Keeper no fair time to answer, or to be asked again.
+_ENOUGH = 12.0
 _Find = Callable[[list[str]], tuple[dict[str, VaultRecord], list[str]]]
 
 
@@ -71,6 +73,8 @@ class Reading:
             self._close(batch)
             batch.found, batch.lost = find(list(batch.uids))
         except Refused as problem:
+            if budget.left() < _ENOUGH:
+                raise  # one that has more time asks again for the others
             batch.problem = problem
         finally:
             self._close(batch)

@@ -10,8 +10,9 @@ import queue
 import threading
 from collections.abc import Callable
 
-# Enough for what is called here, and little enough for many of them.
-_STACK = 1024 * 1024
+# With less, JSON that is nested deeply ends the process on Python 3.13, where others raise RecursionError. Only what is
+# used of it takes memory.
+_STACK = 8 * 1024 * 1024
 
 
 class Threads:

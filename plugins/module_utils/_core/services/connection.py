@@ -78,8 +78,10 @@ class Line:
     def cut(self) -> None:
         """Let what waits for an answer fail at once; for another thread than the one that waits."""
         if self.socket is not None:
+            # Behind a proxy that is spoken to over TLS it is a wrapper of urllib3's around the real one.
+            real = getattr(self.socket, "socket", self.socket)
             with contextlib.suppress(OSError):  # it is closed already
-                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+                socket.socket.shutdown(real, socket.SHUT_RDWR)
 
 
 @functools.cache

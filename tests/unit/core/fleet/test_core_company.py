@@ -66,6 +66,17 @@ def test_it_is_renewed_when_it_is_old_or_was_refused():
     assert desk.number == 3
 
 
+def test_one_that_cannot_be_renewed_is_used_on_until_it_is_refused():
+    clock, desk = Clock(), Desk()
+    company = Fleetmates([], {}, clock.monotonic)
+    first = company.token(identity(), CLOUD, None, desk.fetch)
+    clock.now += 3600
+    desk.refuses = True
+    assert company.token(identity(), CLOUD, None, desk.fetch) is first
+    with pytest.raises(Refused):
+        company.token(identity(), CLOUD, first, desk.fetch)
+
+
 def test_a_sign_in_that_failed_is_not_tried_by_each():
     clock, desk = Clock(), Desk()
     company, desk.refuses = Fleetmates([], {}, clock.monotonic), True

@@ -1,0 +1,48 @@
+# Copyright (c) 2026, the keeperpam.azure contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The reads that rotations of a fleet share: one that has no time left fails alone."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import Refused
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.reading import Reading
+
+
+def shared(seconds: float) -> tuple[list[str], list[list[str]]]:
+    """Read as one that leads with so many seconds left and finds nothing, while another joins; return how each ended,
+    and what Keeper was asked."""
+    reading, asked, ended = Reading(), [], []
+    joined = threading.Event()
+
+    def follow() -> None:
+        with Budget().phase("follow", 60):
+            ended.append(str(list(reading.read(["b"], find, lambda: None, Budget()))))
+
+    thread = threading.Thread(target=follow)
+
+    def turn() -> None:
+        thread.start()
+        while "b" not in reading._open.uids:
+            joined.wait(0.01)
+
+    def find(uids):
+        asked.append(uids)
+        if "a" in uids:
+            raise Refused("Keeper was not reached", "no answer", "run it again")
+        return {"b": None}, []
+
+    budget = Budget()
+    with budget.phase("lead", seconds), pytest.raises(Refused):
+        reading.read(["a"], find, turn, budget)
+    thread.join()
+    return ended, asked
+
+
+def test_one_that_has_no_time_left_fails_alone():
+    assert shared(2.0) == (["['b']"], [["a", "b"], ["b"]])
