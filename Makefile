@@ -77,7 +77,7 @@ demo: venv-demo link
 # waiting times, has the machine for itself. Its closing line is the last.
 .PHONY: test
 test: venv link
-	@test -n "$${KEEPERPAM_FULL:-}" || echo "This takes about ten minutes on two cores. Left out, and run by make ci:" \
+	@test -n "$${KEEPERPAM_FULL:-}" || echo "This takes about twenty minutes on two cores. Left out, and run by make ci:" \
 	    "the other Pythons, the other ansible-cores, the real Commander, most of the fault matrix and of the waits, and" \
 	    "the role on booted hosts."
 	@$(MAKE) -j2 -k gates
