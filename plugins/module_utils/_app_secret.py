@@ -9,37 +9,20 @@ PRIVATE to the collection: it may change at any time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from ._core.base.errors import BadInput
-from ._core.base.labels import Labelled
 from ._core.base.redact import Log
 from ._core.base.timing import Budget
 from ._core.rotation.doctor import dry_run
-from ._core.rotation.identity import AUTHORITY_VARIABLE, Sources
 from ._core.rotation.outcome import Outcome
-from ._core.rotation.policy import Policy, policy_of
 from ._core.rotation.subject import Task
 from ._core.rotation.transaction import perform
-from ._core.services.files import certificates_of
 from ._core.services.http import Http
-from ._core.services.vault import Vault, VaultRecord, not_found
+from ._core.services.vault import Vault, not_found
 from ._fleet import rotate_all
-from ._module import ENTRA_OPTIONS, EXCLUSIVE, KEEPER_OPTIONS, Module, cloud, conclude, identities, keeper_configuration
-
-POLICY = (
-    "rotate",
-    "min_days_left",
-    "lifetime_days",
-    "keep_previous",
-    "retire",
-    "retire_after",
-    "adopt",
-    "verify",
-    "verify_timeout",
-)
+from ._module import ENTRA_OPTIONS, EXCLUSIVE, KEEPER_OPTIONS, Module, conclude
+from ._setting import Setting
 
 
 def run(options: Mapping[str, Any]) -> NoReturn:
@@ -83,63 +66,6 @@ def prepare(params: dict[str, Any], http: Http, budget: Budget, log: Log) -> Tas
     record = found[params["record"]]
     sources, policy = setting.about(record, found, http, vault)
     return Task(vault, record, sources, policy, params["application"] or "")
-
-
-class Setting:
-    """What the options and the environment say, of whichever record is rotated. Raises BadInput."""
-
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        self._params = params
-        self._explicit, self._fallback = identities(params, dict(os.environ))
-        self._cloud = cloud(params["cloud_environment"], "cloud_environment")
-        where = "the environment variable AZURE_CLOUD_ENVIRONMENT"
-        self._default_cloud = cloud(os.environ.get("AZURE_CLOUD_ENVIRONMENT"), where)
-        self.keeper = keeper_configuration(params, os.environ)
-
-    def beside(self) -> dict[str, str]:
-        """Return the uids of the records that the other options name, by those."""
-        return {name: self._params[name] for name in ("admin_record", "pam_config") if self._params[name]}
-
-    def about(
-        self,
-        record: VaultRecord,
-        found: Mapping[str, VaultRecord],
-        http: Http,
-        vault: Vault | None,
-    ) -> tuple[Sources, Policy]:
-        """Return where the admin identity comes from, given what else was ``found``, and how to rotate this record.
-
-        ``http`` is what files that are attached to records would be fetched with; from ``vault``, where there is one,
-        the record of the admin identity would be read once more. Raises BadInput.
-        """
-
-        def afresh(uid: str) -> Labelled | None:
-            read = vault.read([uid]).get(uid) if vault else None
-            return read.view() if read else None
-
-        params = self._params
-        admin, configuration = params["admin_record"], params["pam_config"]
-        attached: list[Labelled] = []
-        if admin and admin != record.uid:
-            attached = [found[admin].view()]
-            if not self._explicit and not attached[0].get("application_client_id"):
-                raise BadInput(f"the record {admin} lacks application_client_id", todo="fill in the field")
-        own, files = record.view(), {**found, record.uid: record}
-        sources = Sources(
-            advice="set pam_config or admin_record, or tenant_id, client_id and a credential",
-            explicit=self._explicit,
-            attached=attached,
-            own=own,
-            configuration=found[configuration].view() if configuration else None,
-            fallback=self._fallback,
-            cloud=self._cloud,
-            default_cloud=self._default_cloud,
-            authority=os.environ.get(AUTHORITY_VARIABLE, ""),
-            files=lambda uid: certificates_of(files[uid], http) if uid in files else (),
-            afresh=afresh,
-        )
-        given = {name: params[name] for name in POLICY if params[name] is not None}
-        return sources, policy_of(own, **given)
 
 
 def diff(outcome: Outcome) -> dict[str, Any]:

@@ -9,22 +9,20 @@ PRIVATE to the collection: it may change at any time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from ._core.base.errors import BadInput, Refused
-from ._core.base.labels import Labelled
 from ._core.base.redact import Log
 from ._core.base.timing import Budget
 from ._core.fleet.judging import Limits
 from ._core.fleet.survey import Seen, Survey, Wanted, vault_seen
-from ._core.rotation.identity import AUTHORITY_VARIABLE, Sources
+from ._core.rotation.identity import Sources
 from ._core.rotation.policy import is_record_uid
-from ._core.services.files import certificates_of
 from ._core.services.http import Http
 from ._core.services.vault import Vault
-from ._module import ENTRA_OPTIONS, EXCLUSIVE, KEEPER_OPTIONS, Module, cloud, conclude, identities, keeper_configuration
+from ._module import ENTRA_OPTIONS, EXCLUSIVE, KEEPER_OPTIONS, Module, conclude
+from ._setting import Setting
 
 
 def run(options: Mapping[str, Any]) -> NoReturn:
@@ -35,11 +33,11 @@ def run(options: Mapping[str, Any]) -> NoReturn:
 def _look(module: Module, http: Http, budget: Budget, log: Log) -> dict[str, Any]:
     params = module.params
     wanted = _wanted(params)
-    configuration = keeper_configuration(params, os.environ)
-    vault = Vault(configuration, http, budget, log)
+    setting = Setting(params)
+    vault = Vault(setting.keeper, http, budget, log)
     seen = vault_seen(lambda: vault.find(()), budget)
-    found = Survey(seen, _sources(params, seen, http), wanted, http, budget, log).look()
-    return {**found, "vault": f"https://{configuration.get('hostname', 'keepersecurity.com')}", "changed": False}
+    found = Survey(seen, _sources(setting, seen, http), wanted, http, budget, log).look()
+    return {**found, "vault": f"https://{setting.keeper.get('hostname', 'keepersecurity.com')}", "changed": False}
 
 
 def _wanted(params: Mapping[str, Any]) -> Wanted:
@@ -54,15 +52,9 @@ def _wanted(params: Mapping[str, Any]) -> Wanted:
     return Wanted(records, params["owners"], params["service_principals"], limits, params["limit"])
 
 
-def _sources(params: Mapping[str, Any], seen: Seen, http: Http) -> Sources:
+def _sources(setting: Setting, seen: Seen, http: Http) -> Sources:
     """Return where the admin identity may come from. Raises BadInput, Refused."""
-    explicit, fallback = identities(params, dict(os.environ))
-    default = cloud(os.environ.get("AZURE_CLOUD_ENVIRONMENT"), "the environment variable AZURE_CLOUD_ENVIRONMENT")
-
-    def view(option: str) -> Labelled | None:
-        uid = params[option]
-        if not uid:
-            return None
+    for option, uid in setting.beside().items():
         if seen.problem:
             raise Refused("the admin identity could not be read", seen.problem)
         if uid not in seen.records:
@@ -71,19 +63,4 @@ def _sources(params: Mapping[str, Any], seen: Seen, http: Http) -> Sources:
                 "it is not shared with the KSM application, or does not exist",
                 "share the record's folder with the application",
             )
-        return seen.records[uid].view()
-
-    attached = view("admin_record")
-    if attached is not None and not explicit and not attached.get("application_client_id"):
-        raise BadInput(f"the record {attached.uid} lacks application_client_id", todo="fill in the field")
-    return Sources(
-        advice="set pam_config or admin_record, or tenant_id, client_id and a credential",
-        explicit=explicit,
-        attached=[attached] if attached is not None else [],
-        configuration=view("pam_config"),
-        fallback=fallback,
-        cloud=cloud(params["cloud_environment"], "cloud_environment"),
-        default_cloud=default,
-        authority=os.environ.get(AUTHORITY_VARIABLE, ""),
-        files=lambda uid: certificates_of(seen.records[uid], http) if uid in seen.records else (),
-    )
+    return setting.sources(None, seen.records, http, None)

@@ -13,19 +13,17 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from ._core.base.errors import BadInput
 from ._core.base.redact import Log, scrub, scrub_all
 from ._core.base.timing import Budget
 from ._core.fleet.running import MOST_AT_ONCE, Order, Run
-from ._core.rotation.identity import Sources
 from ._core.rotation.outcome import Outcome
-from ._core.rotation.policy import Policy, is_record_uid
-from ._core.services.http import Http
-from ._core.services.vault import Vault, VaultRecord
+from ._core.rotation.policy import is_record_uid
 from ._module import Module
 from ._progress import Progress
+from ._setting import Setting
 
 # From the best to the worst.
 _ORDER = ("unchanged", "planned", "rotated", "bad_input", "refused", "rolled_back", "incomplete", "orphan", "error")
@@ -41,17 +39,7 @@ _LONGEST_MESSAGE, _LONGEST_TITLE = 2000, 200
 _NAMED_FAILURES = 20
 
 
-class _Setting(Protocol):
-    keeper: dict[str, str]
-
-    def beside(self) -> dict[str, str]: ...
-
-    def about(
-        self, record: VaultRecord, found: Mapping[str, VaultRecord], http: Http, vault: Vault | None
-    ) -> tuple[Sources, Policy]: ...
-
-
-def rotate_all(module: Module, setting: _Setting, budget: Budget, log: Log) -> dict[str, Any]:
+def rotate_all(module: Module, setting: Setting, budget: Budget, log: Log) -> dict[str, Any]:
     """Rotate the records of the options; return the result of the module."""
     params = module.params
     uids = list(dict.fromkeys(uid.strip() for uid in params["records"]))

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -94,27 +94,30 @@ class Listing:
 
     def owners(self) -> None:
         """Read who owns the applications."""
-        ids = list(self.found)
-        paths = [f"/applications/{each}/owners?$select=id,displayName" for each in ids]
-        replies, why = self._read(paths, "owners")
-        self._note("owners", why)
-        for object_id, reply in zip(ids, replies):
-            found = reply.json().get("value") if reply is not None and reply.status == 200 else None
+        paths = {each: f"/applications/{each}/owners?$select=id,displayName" for each in self.found}
+        for object_id, body in self._bodies(paths, "owners"):
+            found = body.get("value")
             if isinstance(found, list):
                 names = tuple(sorted(_name(each) for each in found if isinstance(each, dict)))
                 self.found[object_id] = replace(self.found[object_id], owners=names)
 
     def principals(self) -> None:
         """Read the secrets that the applications' service principals hold; not every application has one."""
-        ids = list(self.found)
-        clients = [self.found[each].application.client_id for each in ids]
-        paths = [f"/servicePrincipals(appId='{each}')?$select=id,appId,passwordCredentials" for each in clients]
-        replies, why = self._read(paths, "service_principals")
-        self._note("service_principals", why)
-        for object_id, reply in zip(ids, replies):
-            held = reply.json().get("passwordCredentials") if reply is not None and reply.status == 200 else None
+        ids = {each: one.application.client_id for each, one in self.found.items()}
+        query = "$select=id,appId,passwordCredentials"
+        paths = {each: f"/servicePrincipals(appId='{client_id}')?{query}" for each, client_id in ids.items()}
+        for object_id, body in self._bodies(paths, "service_principals"):
+            held = body.get("passwordCredentials")
             if isinstance(held, list):
                 self.found[object_id] = replace(self.found[object_id], of_principal=tuple(credentials_in(held)))
+
+    def _bodies(self, paths: Mapping[str, str], source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Read what the paths name, and give each with its key, as far as it is there; note why the rest is not."""
+        replies, why = self._read(list(paths.values()), source)
+        self._note(source, why)
+        for key, reply in zip(paths, replies):
+            if reply is not None and reply.status == 200:
+                yield key, reply.json()
 
     def _add(self, item: Any, read_at: datetime | None) -> bool:
         application = application_in(item, read_at) if isinstance(item, dict) and read_at else None

@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..base.errors import RotationError, Stopped
-from ..base.redact import Log, Secret
+from ..base.redact import Log
 from ..base.timing import RESOLVE
-from ..rotation.identity import Sources, choose
+from ..rotation.admin import Admin
+from ..rotation.identity import Sources
 from ..rotation.publishing import FIELD_APPLICATION
 from ..services.application import Application
-from ..services.entra import Entra
-from ..services.graph import Graph
 from ..services.http import Http, Lines
 from ..services.vault import VaultRecord
 from .company import Fleetmates
@@ -44,14 +43,8 @@ class Naming:
         stop: Stop,
         log: Log,
     ) -> None:
-        self._sources, self._company, self._lines, self._pacer, self._stop, self._log = (
-            sources,
-            company,
-            lines,
-            pacer,
-            stop,
-            log,
-        )
+        self._sources, self._company, self._lines = sources, company, lines
+        self._pacer, self._stop, self._log = pacer, stop, log
 
     def applications(self, records: Sequence[VaultRecord]) -> dict[str, Application]:
         """Return the application of each record, by the record's uid, as far as it can be found."""
@@ -72,19 +65,10 @@ class Naming:
     def _application(self, record: VaultRecord) -> Application | None:
         budget = MemberBudget(self._stop)
         http = Http(budget, self._log, lines=self._lines, pace=Turn(self._pacer))
-        tokens: list[Secret | None] = [None]
         try:
             with budget.phase("resolve the application", RESOLVE):
-                identity, cloud = choose(self._sources(record, http))
-                entra = Entra(http, cloud, identity.tenant_id, budget, self._log)
-
-                def sign_in() -> Secret:
-                    token = self._company.token(identity, cloud, tokens[-1], lambda: entra.token(identity))
-                    tokens.append(token)
-                    return token
-
-                graph = Graph(http, cloud.graph, identity.client_id, sign_in, self._log)
-                return graph.find(record.value(FIELD_APPLICATION))
+                admin = Admin(self._sources(record, http), self._company, http, budget, self._log)
+                return admin.graph.find(record.value(FIELD_APPLICATION))
         except (RotationError, Stopped) as problem:
             self._log.detail(f"{record.uid}: {problem}")  # its rotation will say so
         except Exception as bug:

@@ -15,14 +15,14 @@ from typing import Any
 from ..base.errors import BadInput, OutOfTime, Refused, RotationError
 from ..base.redact import Log
 from ..base.timing import Budget
+from ..rotation.admin import Admin, Company
 from ..rotation.evidence import published_in
-from ..rotation.identity import Sources, choose, holdings
+from ..rotation.identity import Sources, holdings
 from ..rotation.policy import Policy, policy_of
 from ..rotation.publishing import FIELD_APPLICATION, FIELD_KEY_ID, FIELD_SECRET
 from ..services.application import Credential, format_time, guid
 from ..services.certificate import open_certificate
 from ..services.credentials import Identity
-from ..services.entra import Entra
 from ..services.graph import Graph
 from ..services.http import Http
 from ..services.vault import VaultRecord, undecipherable
@@ -83,10 +83,9 @@ class Survey:
 
     def look(self) -> dict[str, Any]:
         """Return what was found, as JSON data. Raises BadInput, Refused where neither side can be read, Stopped."""
-        identity, cloud = choose(self._sources)
+        admin = Admin(self._sources, Company(), self._http, self._budget, self._log)
+        identity, graph = admin.identity, admin.graph
         self._log.say(f"admin identity {identity.name} from {identity.source}: {identity.why}")
-        entra = Entra(self._http, cloud, identity.tenant_id, self._budget, self._log)
-        graph = Graph(self._http, cloud.graph, identity.client_id, lambda: entra.token(identity), self._log)
         held = self._held()
         listing = Listing(graph, self._budget, self._log)
         complete, gone = self._read(graph, listing, held, identity)
@@ -109,7 +108,7 @@ class Survey:
             named = {record.identifier for record in held}
             rows = [row for row in rows if row.state is State.ADMIN or not named.isdisjoint(_ids(row))]
         judged = judge(rows, now, self._wanted.limits)
-        portal = _PORTALS.get(cloud.authority, "https://portal.azure.com")
+        portal = _PORTALS.get(admin.cloud.authority, "https://portal.azure.com")
         return {**self._result(judged, listing, held, now), "portal": portal}
 
     def _read(self, graph: Graph, listing: Listing, held: Sequence[Held], identity: Identity) -> tuple[bool, set[str]]:

@@ -262,7 +262,7 @@ class Vault:
 
     def _ask(self, path: str, payload: Any) -> Any:
         answer = self._query(path, payload)
-        return without_read_only_copies(answer) if path == "get_secret" and isinstance(answer, bytes) else answer
+        return without_read_only_copies(answer) if path == READ and isinstance(answer, bytes) else answer
 
     def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
         """Return the records with these uids that the application may see. Raises Refused and BadInput.
