@@ -494,7 +494,7 @@ class Budget:
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
-        self._end = self._seconds = float("inf")
+        self._end = self._seconds = self._good_until = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
         self.listener: Callable[[str], None] | None = None  # told of a signal, where it is not raised
@@ -502,6 +502,19 @@ class Budget:
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
         return max(0.0, self._end - time.monotonic())
+
+    def sending(self) -> float:
+        """Seconds in which a request may still be sent: to the end of this phase, or of what it goes by."""
+        return max(0.0, min(self.left(), self._good_until - self.awake()))
+
+    @contextmanager
+    def good_until(self, when: float) -> Iterator[None]:
+        """Let nothing be sent inside, not even again, after ``when`` (of ``awake``): what it goes by is too old."""
+        before, self._good_until = self._good_until, when
+        try:
+            yield
+        finally:
+            self._good_until = before
 
     def spent(self) -> float:
         """Seconds since this was made."""
@@ -1587,7 +1600,7 @@ class Http:
     def __init__(
         self, budget: Budget, log: Log, local: bool = False, lines: Lines | None = None, pace: Pace | None = None
     ) -> None:
-        self._budget = budget
+        self.budget = budget
         self._log = log
         self._local = local
         self._lines = lines or Lines()
@@ -1610,11 +1623,12 @@ class Http:
         """Send a request and return the answer, whatever its status.
 
         ``retry`` says which answers are worth a repetition; None means that the call is not safe to repeat, and
-        then only a request that was not sent is sent again. With ``fresh`` every attempt goes over a new connection
+        then only a request that was not sent is sent again. None is sent after what it goes by has become too old
+        (``Budget.good_until``). With ``fresh`` every attempt goes over a new connection
         of its own, which another replica may answer. Raises Unanswered, and Stopped when the phase ends.
         """
         request = {"method": method, "url": url, "headers": headers, "data": body, "files": files, "params": query}
-        attempt = 1
+        attempt, sent = 1, False
         before = ""
         while True:
             last = None
@@ -1628,10 +1642,10 @@ class Http:
                 self._log.detail(f"{name}: {problem}")
                 before = f"; before, {problem}"
                 attempts = ATTEMPTS if problem.sent else LOCAL_ATTEMPTS if self._local else CONNECT_ATTEMPTS
-                if problem.lasting or (problem.sent and retry is None) or attempt >= attempts:
-                    raise
+                lasting = problem.lasting or (problem.sent and retry is None)
+                problem.sent = sent = sent or problem.sent
                 pause = pause_before(attempt + 1)
-                if pause >= self._budget.left():
+                if lasting or attempt >= attempts or pause >= self.budget.sending():
                     raise
             else:
                 self._log.detail(f"{name}: HTTP {reply.status} after {time.monotonic() - started:.2f} s")
@@ -1639,22 +1653,24 @@ class Http:
                 if attempt >= ATTEMPTS or retry is None or not retry(reply):
                     return reply
                 pause = pause_before(attempt + 1, retry_after(reply))
-                if pause >= self._budget.left():
+                if pause >= self.budget.sending():
                     return reply
-                last = reply
+                last, sent = reply, True
             if not fresh and (last is None or last.status == 503):
                 # Graph: "always make new retry requests over a new HTTP connection"
                 # https://learn.microsoft.com/graph/errors
                 self.close()
-            self._budget.pause(pause)
+            self.budget.pause(pause)
             attempt += 1
 
     def _once(self, request: dict[str, Any], fresh: bool) -> Reply:
         self._line = Line()
-        self.pace.wait(request["method"], request["url"], self._budget)
+        self.pace.wait(request["method"], request["url"], self.budget)
         reply = None
         try:
-            self._budget.admit()
+            self.budget.admit()
+            if not self.budget.sending():
+                raise Unanswered("what it goes by was too old before it could be sent", False, "run it again", True)
             session, self._line = self._lines.take(fresh, self._local)
             reply = self._over(session, request, fresh)
             return reply
@@ -1666,7 +1682,7 @@ class Http:
     def _over(self, session: requests.Session, request: dict[str, Any], fresh: bool) -> Reply:
         line, lines = self._line, self._lines
         line.sent, line.awaited = False, ""
-        lines.busy[line] = self._budget
+        lines.busy[line] = self.budget
         try:
             return self._send(session, request)
         finally:
@@ -1677,14 +1693,14 @@ class Http:
                 lines.keep(session, line)
 
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
-        left = max(self._budget.left(), 0.01)
-        connect, read = min(LOCAL_TIMEOUT if self._local else CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
+        left, sending = max(self.budget.left(), 0.01), max(self.budget.sending(), 0.01)
+        connect, read = min(LOCAL_TIMEOUT if self._local else CONNECT_TIMEOUT, sending), min(READ_TIMEOUT, left)
         try:
             with session.request(**request, timeout=(connect, read), allow_redirects=False, stream=True) as response:
                 content = bytearray()
                 for piece in response.iter_content(65536):
                     content += piece
-                    self._budget.check()
+                    self.budget.check()
                     if len(content) > _LARGEST_ANSWER:
                         raise Unanswered(f"{self._line.awaited} is larger than 64 MiB", sent=True)
                 host = urlsplit(request["url"]).hostname or ""
@@ -2272,6 +2288,7 @@ def _not_allowed(code: str, text: str, roles: set[str] | None, who: str) -> tupl
 
 
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
+REMOVE = "removePassword"
 _CONCURRENT = "Directory_ConcurrencyViolation"
 _FULL = "TooManyAppPasswords"
 _OWNED_PAGES = 20
@@ -2399,13 +2416,17 @@ class Graph:
             )
         return credential, Secret(text)
 
+    def await_turn(self) -> None:
+        """Wait until a secret may be removed: what is to be fresh then is looked at afterwards. Raises Stopped."""
+        self._http.pace.book(REMOVE, self._http.budget)
+
     def remove_password(self, application: Application, key_id: str) -> bool:
         """Remove a client secret; return False where Graph knows none with that key id.
 
         https://learn.microsoft.com/graph/api/application-removepassword. Safe to repeat. An unknown key id is answered
         with 400 and a text, for which no error code is documented. Raises NotDone.
         """
-        body, path = {"keyId": key_id}, f"/applications/{application.object_id}/removePassword"
+        body, path = {"keyId": key_id}, f"/applications/{application.object_id}/{REMOVE}"
         try:
             with _if_known():
                 self._call("POST", path, "remove password", body=body, retry=_again)
@@ -4170,6 +4191,10 @@ class Proving:
         taken = self.last.answer is Answer.TAKEN and self._budget.awake() - self._last_at <= seconds
         return taken or not self.verify
 
+    def fresh_until(self) -> float:
+        """Return when (of the budget's ``awake``) the last sign-in becomes too old to go by."""
+        return self._last_at + FRESH if self.verify else float("inf")
+
     def forget(self) -> None:
         """Let the next look be a new one."""
         self._last_at = float("-inf")
@@ -4546,6 +4571,10 @@ class Evidence:
         if proving.taken_within(FRESH):
             return Answer.TAKEN
         return proving.sign_in().answer
+
+    def fresh_until(self, *more: float) -> float:
+        """Return when (of the budget's ``awake``) the record, the list or one of ``more`` is too old to go by."""
+        return min(self._record_at + FRESH, self._list_at + FRESH, *more)
 
     def forget(self) -> None:
         """Let everything be looked at again."""
@@ -5178,6 +5207,7 @@ class Retiring:
         try:
             self._confirm(patient=False)
             for item in [item for item in self._todo() if self._is_ours(item)]:
+                self._graph.await_turn()
                 self._confirm(patient=False)
                 self._remove(item)
         except (NotDone, Unsure) as problem:
@@ -5209,19 +5239,32 @@ class Retiring:
     def _remove_all(self, todo: list[Credential]) -> NotDone | None:
         problem = None
         for item in todo:
+            self._graph.await_turn()
             self._confirm(patient=True)
+            if item.key_id not in (one.key_id for one in self._todo()):
+                continue
             try:
                 self._remove(item)
             except NotDone as failure:
                 problem = failure
                 self._log.say(f"the secret {item.key_id} was not removed: {failure.why}")
-                if failure.certain:
+                if failure.certain and failure.status:
                     self._refused[item.key_id] = failure
+                elif failure.wait and failure.wait < self._budget.left():
+                    self._budget.pause(failure.wait)
         return problem
 
     def _remove(self, item: Credential) -> None:
+        was_sent = item.key_id in self.sent
         self.sent.add(item.key_id)
-        if self._making.remove_old(item):
+        try:
+            with self._budget.good_until(self._evidence.fresh_until(self._proving.fresh_until())):
+                was_known = self._making.remove_old(item)
+        except NotDone as problem:
+            if problem.certain and not problem.status and not was_sent:
+                self.sent.remove(item.key_id)  # Graph was not reached
+            raise
+        if was_known:
             self._log.say(f"removed the secret {item.key_id}")
         else:
             # One replica does not know it: it is gone, or that replica has not heard of it yet.
@@ -5357,6 +5400,7 @@ class Room:
     ) -> None:
         self._vault, self.record, self._evidence = vault, record, evidence
         self._making, self._shown, self._known, self._budget, self._log = making, shown, known, budget, log
+        self._fenced: set[str] = set()  # key ids that no interrupted run can publish any more
 
     def make(self, seconds: float) -> None:
         """Remove one secret that has to go, within so many seconds, and wait for it to be due where that suffices.
@@ -5375,8 +5419,9 @@ class Room:
                             return
                     except NotDone as failure:
                         problem = Refused("no room could be made for a new secret", failure.why, failure.todo)
-                        if failure.certain:
+                        if failure.certain and failure.status:
                             raise problem from None
+                        self._budget.pause(failure.wait or 0.0)
                     except Refused as refusal:
                         problem = refusal
                         # A list may lag behind what Graph counts.
@@ -5404,14 +5449,23 @@ class Room:
         if until is not None:
             self._wait(decision, until, known.now)
             return False
+        item, by_sign_in = decision.credential, float("inf")
         if decision.fate is Fate.LEFT_OVER:
-            self.record = fence(self._vault, self.record, self._budget, self._log)
-        elif not known.expired(decision.credential) and not self._shown_is_taken(known, listed.credentials):
-            return False
-        item = decision.credential
+            self._fence(listed)
+        elif not known.expired(item):
+            if not self._shown_is_taken(known, listed.credentials):
+                return False
+            by_sign_in = self._shown.fresh_until() if self._shown else by_sign_in
         self._log.say(f"removing the secret {item.key_id} to make room: {decision.reason}")
-        self._making.remove_old(item)
+        with self._budget.good_until(self._evidence.fresh_until(by_sign_in)):
+            self._making.remove_old(item)
         return True
+
+    def _fence(self, listed: Application) -> None:
+        found = {item.key_id for item in listed.credentials}
+        if not found <= self._fenced:
+            self.record = fence(self._vault, self.record, self._budget, self._log)
+            self._fenced = found
 
     def _wait(self, decision: Decision, until: datetime, now: datetime) -> None:
         seconds = (until - now).total_seconds()

@@ -95,6 +95,7 @@ MUTATIONS = (
                 "            there, answer = self._look()\n            # A list",
                 "            there, answer = True, Answer.TAKEN\n            # A list",
             ),
+            ("good_until(self._evidence.fresh_until(self._proving.fresh_until()))", "good_until(float('inf'))"),
         ),
         "lost: rotated, but the vault's secret was taken away",
         "look",

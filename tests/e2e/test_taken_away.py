@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from harness import FORMS, Result, World, make_world, run_module
 from judge import Judge
 from matrix import Place
 from people import PEOPLE_AT_WORK, POLICY, SEEN, SHOWN, STEPS, Encounter, Held, Step, Stop
+
+from sandbox import Fault
 
 #: Between the proof and the first removal.
 MOMENTS = (SHOWN - 1, SHOWN, SEEN)
@@ -28,15 +31,16 @@ def newest(world: World) -> str:
     return max(world.app.live_secrets(), key=lambda one: one.created_at).key_id
 
 
-def rotate(world: World, form: str, act: Callable[[], object], number: int) -> tuple[Judge, Result]:
-    """Rotate while somebody acts at the step with this number."""
-    judge = Judge(world, f"{form}, {STEPS[number].name}")
+def rotate(world: World, form: str, act: Callable[[], object], at: int | Step) -> tuple[Judge, Result]:
+    """Rotate while somebody acts at a step, or at that with a number."""
+    step = at if isinstance(at, Step) else STEPS[at]
+    judge = Judge(world, f"{form}, {step.name}")
 
     def people() -> None:
         with judge.people():
             act()
 
-    held = Held(world, STEPS[number], people)
+    held = Held(world, step, people)
     result = judge.disturbed(lambda: FORMS[form](world, **(POLICY if form == "module" else {})))
     world.sandbox.faults.latency = None
     assert held.happened
@@ -81,6 +85,21 @@ def test_what_is_no_longer_there_is_not_put_back(form: str, number: int) -> None
         _judge, result = rotate(world, form, remove_both, number)
         assert result.status == "incomplete"
         assert world.live() == {second.key_id}
+
+
+@pytest.mark.parametrize("answer", [{"kind": "graph429"}, {"kind": "status", "status": 503}], ids=["429", "503"])
+def test_what_a_removal_goes_by_is_looked_at_again_after_a_wait(form: str, answer: dict[str, Any]) -> None:
+    """Graph asks for a wait when the first old secret is to be removed, and the new one is taken away in it."""
+    with make_world(verify_timeout="10") as world:
+        second = world.app.add_secret("second", days=100)
+        removal = Step(Place("removal", "graph", "removePassword", 1), "after")
+        wait = {"headers": {"Retry-After": "12"}, "retry_after": 12}
+        world.sandbox.faults.add(Fault("removePassword", **answer, **wait))
+        judge, result = rotate(world, form, lambda: world.app.remove_secret(newest(world)), removal)
+        assert result.status in ("rolled_back", "incomplete")
+        assert world.live() == {world.old.key_id, second.key_id}
+        judge.recovery(lambda: FORMS[form](world), at_most=2)
+        assert not judge.verdict.problems, judge.verdict.problems
 
 
 @pytest.mark.parametrize("name", ["rotates, 5 s before", "rotates, at once", "rotates, 5 s after"])

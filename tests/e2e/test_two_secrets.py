@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from harness import FORMS, Result, World, make_world, run_module, run_script
 from judge import Judge
-from people import STEPS
+from matrix import Place
+from people import STEPS, Held, Step
 
 from sandbox import Fault
 from sandbox.directory import Credential
@@ -234,6 +235,19 @@ class TestRefused:
             theirs = world.add_marked(other)
             world.publish(other, theirs)
             self._names(refused(world, form), world.old, theirs)
+
+    def test_the_published_one_is_taken_away_while_graph_asks_for_a_wait(self, form: str) -> None:
+        """What was seen before the wait is too old to go by after it."""
+        with limited(verify_timeout="10") as world:
+            second = world.app.add_secret("second", days=100)
+            wait = {"headers": {"Retry-After": "11"}, "kind": "status", "status": 429}
+            world.sandbox.faults.add(Fault("removePassword", **wait))  # type: ignore[arg-type]
+            removal = Step(Place("removal", "graph", "removePassword", 1), "after")
+            held = Held(world, removal, lambda: world.app.remove_secret(world.old.key_id))
+            result = FORMS[form](world)
+            assert held.happened
+            assert result.status == "refused", result.said()
+            assert world.live() == {second.key_id}
 
     def test_the_published_one_does_not_sign_in(self, form: str) -> None:
         """Then it is not known whether the other one is what consumers use."""

@@ -61,7 +61,7 @@ class Budget:
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
-        self._end = self._seconds = float("inf")
+        self._end = self._seconds = self._good_until = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
         self.listener: Callable[[str], None] | None = None  # told of a signal, where it is not raised
@@ -69,6 +69,19 @@ class Budget:
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
         return max(0.0, self._end - time.monotonic())
+
+    def sending(self) -> float:
+        """Seconds in which a request may still be sent: to the end of this phase, or of what it goes by."""
+        return max(0.0, min(self.left(), self._good_until - self.awake()))
+
+    @contextmanager
+    def good_until(self, when: float) -> Iterator[None]:
+        """Let nothing be sent inside, not even again, after ``when`` (of ``awake``): what it goes by is too old."""
+        before, self._good_until = self._good_until, when
+        try:
+            yield
+        finally:
+            self._good_until = before
 
     def spent(self) -> float:
         """Seconds since this was made."""

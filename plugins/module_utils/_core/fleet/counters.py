@@ -24,18 +24,27 @@ class Series:
         self._number = self._under_way = 0
         self._last = self._closed_until = float("-inf")
 
-    def ask(self, now: float) -> float:
-        """Return 0 and count the call, where it may be sent now; else the seconds after which to ask again."""
+    def book(self, now: float) -> float:
+        """Return 0 and count a call that is sent within less than a silence; else the seconds after which to ask
+        again."""
         if now < self._closed_until:
             return self._closed_until - now
         if not self._under_way and now - self._last >= self._silence:
             self._number = 0
         if self._number < self._calls:
             self._number += 1
-            self._under_way += 1
             self._last = max(self._last, now)
             return 0.0
         return max(_SHORTEST, self._last + self._silence - now)
+
+    def send(self, now: float) -> float:
+        """Return 0 and note that a booked call is sent, and its answer to come; else the seconds of a silence that the
+        service has asked for meanwhile."""
+        if now < self._closed_until:
+            return self._closed_until - now
+        self._under_way += 1
+        self._last = max(self._last, now)
+        return 0.0
 
     def answered(self, now: float) -> None:
         """A call has ended."""
@@ -61,17 +70,22 @@ class Quota:
         self._taken: deque[float] = deque()
         self._closed_until = float("-inf")
 
-    def ask(self, now: float, calls: int = 1) -> float:
-        """Return 0 and count the calls, where they may be sent now; else the seconds after which to ask again."""
-        if now < self._closed_until:
-            return self._closed_until - now
+    def closed(self, now: float) -> float:
+        """Return for how many seconds more the service has asked for silence."""
+        return max(0.0, self._closed_until - now)
+
+    def full(self, now: float, calls: int = 1) -> float:
+        """Return 0 where the calls may be sent now; else the seconds after which to ask again."""
+        if self.closed(now):
+            return self.closed(now)
         while self._taken and now - self._taken[0] >= self._seconds:
             self._taken.popleft()
         room = self._calls - len(self._taken)
-        if calls <= room:
-            self._taken.extend([now] * calls)
-            return 0.0
-        return self._taken[calls - room - 1] + self._seconds - now
+        return 0.0 if calls <= room else self._taken[calls - room - 1] + self._seconds - now
+
+    def count(self, now: float, calls: int = 1) -> None:
+        """Count calls."""
+        self._taken.extend([now] * calls)
 
     def silence(self, now: float, seconds: float) -> bool:
         """Nothing is sent for so many seconds. Returns whether that is news."""

@@ -36,8 +36,7 @@ class Member:
         self.has_slot = False
         self.log = Log(_nothing)
         self.budget = MemberBudget(stop)
-        self._turn = Turn(pacer)
-        self.http = Http(self.budget, self.log, lines=lines, pace=self._turn)
+        self.http = Http(self.budget, self.log, lines=lines, pace=Turn(pacer))
         self._steps: Steps[Outcome] = rotate(
             lambda: prepare(record, self.http, self.budget, self.log), self.http, self.budget, self.log, check
         )
@@ -51,13 +50,10 @@ class Member:
                     return wait
                 problem = None
         except StopIteration as end:
-            return self._ended(end.value)
+            outcome: Outcome = end.value
+            return outcome
         except BaseException as bug:
-            return self._ended(failed_by(bug, self.uid, self.title))
-
-    def _ended(self, outcome: Outcome) -> Outcome:
-        self._turn.close()
-        return outcome
+            return failed_by(bug, self.uid, self.title)
 
 
 def failed_by(bug: BaseException, uid: str, title: str) -> Outcome:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from ..base.timing import Budget
+from ..services.graph import REMOVE
 from ..services.http import Pace, Reply, retry_after, seconds_in
 from .counters import Quota, Series
 
@@ -31,6 +32,8 @@ _KEEPER = re.compile(r"/sm/v\d+/(\w+)$")
 _GRAPH = re.compile(r"^https://[^/]+/v1\.0/")
 _THROTTLED, _GRAPH_SILENCE = 429, 10.0
 _LONGEST_PAUSE = 1.0
+# What is booked and not sent within so many seconds is asked for again: the next burst may have begun by then.
+BOOKED = 8.0
 
 
 class Pacer:
@@ -48,29 +51,48 @@ class Pacer:
     def ask(self, method: str, url: str) -> float:
         """Return 0 and count the request, where it may be sent now; else the seconds after which to ask again."""
         endpoint = _KEEPER.search(url)
-        if endpoint:
-            return self.ask_keeper(endpoint[1])
-        if not _GRAPH.match(url):
+        if not endpoint and not _GRAPH.match(url):
             return 0.0
         with self._lock:
             now = self._clock()
-            writes = self._writes.ask(now) if method == "POST" else 0.0
-            return writes or self._graph.ask(now)
+            if endpoint:
+                series = self._series(endpoint[1])
+                return series.book(now) or series.send(now)
+            return self._ask_graph(now, method == "POST")
 
-    def ask_keeper(self, endpoint: str) -> float:
-        """Return the same for a call of Keeper's endpoint."""
-        with self._lock:
-            return self._series(endpoint).ask(self._clock())
+    def _ask_graph(self, now: float, writes: bool) -> float:
+        quotas = [self._graph, self._writes] if writes else [self._graph]
+        seconds = max(quota.full(now) for quota in quotas)
+        if not seconds:
+            for quota in quotas:
+                quota.count(now)
+        return seconds
 
-    def not_sent(self, endpoint: str) -> None:
-        """Note that a call that was counted is not sent."""
+    def book(self, name: str) -> float:
+        """Return the same for a call of Keeper's endpoint, or a removal at Graph, that is sent within ``BOOKED``
+        seconds."""
         with self._lock:
-            self._series(endpoint).answered(self._clock())
+            now = self._clock()
+            return self._ask_graph(now, True) if name == REMOVE else self._series(name).book(now)
+
+    def send(self, name: str) -> bool:
+        """Return whether what was booked may still be sent, and note that it is."""
+        with self._lock:
+            now = self._clock()
+            return not (self._graph.closed(now) if name == REMOVE else self._series(name).send(now))
+
+    def now(self) -> float:
+        """Return the time of the counters (seconds)."""
+        return self._clock()
 
     def ask_personal(self) -> float:
         """Return the same for the rotation of an application that is open to personal accounts."""
         with self._lock:
-            return self._personal.ask(self._clock(), _WRITES_EACH)
+            now = self._clock()
+            seconds = self._personal.full(now, _WRITES_EACH)
+            if not seconds:
+                self._personal.count(now, _WRITES_EACH)
+            return seconds
 
     def answered(self, method: str, url: str, reply: Reply | None) -> None:
         """Note the answer to a request, None where there was none."""
@@ -117,30 +139,23 @@ class Turn(Pace):
 
     def __init__(self, pacer: Pacer) -> None:
         self._pacer = pacer
-        self._booked: set[str] = set()
+        self._booked: dict[str, float] = {}  # until when
 
     def book(self, name: str, budget: Budget) -> None:
-        """Count a call of Keeper's endpoint already now."""
-        if name not in self._booked:
-            self._until_allowed(lambda: self._pacer.ask_keeper(name), budget)
-            self._booked.add(name)
+        """Count a call of Keeper's endpoint, or a write of Graph, already now."""
+        if self._pacer.now() >= self._booked.get(name, 0.0):
+            self._until_allowed(lambda: self._pacer.book(name), budget)
+            self._booked[name] = self._pacer.now() + BOOKED
 
     def wait(self, method: str, url: str, budget: Budget) -> None:
         """Wait until such a request may be sent. Raises Stopped."""
         name = url.rsplit("/", 1)[-1]
-        if name in self._booked:
-            self._booked.remove(name)
-        else:
+        if self._pacer.now() >= self._booked.pop(name, 0.0) or not self._pacer.send(name):
             self._until_allowed(lambda: self._pacer.ask(method, url), budget)
 
     def answered(self, method: str, url: str, reply: Reply | None) -> None:
         """Note the answer to a request."""
         self._pacer.answered(method, url, reply)
-
-    def close(self) -> None:
-        """Note that nothing more is sent."""
-        while self._booked:
-            self._pacer.not_sent(self._booked.pop())
 
     @staticmethod
     def _until_allowed(ask: Callable[[], float], budget: Budget) -> None:

@@ -72,6 +72,10 @@ class Evidence:
             return Answer.TAKEN
         return proving.sign_in().answer
 
+    def fresh_until(self, *more: float) -> float:
+        """Return when (of the budget's ``awake``) the record, the list or one of ``more`` is too old to go by."""
+        return min(self._record_at + FRESH, self._list_at + FRESH, *more)
+
     def forget(self) -> None:
         """Let everything be looked at again."""
         self._record_at = self._list_at = float("-inf")

@@ -129,6 +129,7 @@ class Retiring:
         try:
             self._confirm(patient=False)
             for item in [item for item in self._todo() if self._is_ours(item)]:
+                self._graph.await_turn()
                 self._confirm(patient=False)
                 self._remove(item)
         except (NotDone, Unsure) as problem:
@@ -160,19 +161,32 @@ class Retiring:
     def _remove_all(self, todo: list[Credential]) -> NotDone | None:
         problem = None
         for item in todo:
+            self._graph.await_turn()
             self._confirm(patient=True)
+            if item.key_id not in (one.key_id for one in self._todo()):
+                continue
             try:
                 self._remove(item)
             except NotDone as failure:
                 problem = failure
                 self._log.say(f"the secret {item.key_id} was not removed: {failure.why}")
-                if failure.certain:
+                if failure.certain and failure.status:
                     self._refused[item.key_id] = failure
+                elif failure.wait and failure.wait < self._budget.left():
+                    self._budget.pause(failure.wait)
         return problem
 
     def _remove(self, item: Credential) -> None:
+        was_sent = item.key_id in self.sent
         self.sent.add(item.key_id)
-        if self._making.remove_old(item):
+        try:
+            with self._budget.good_until(self._evidence.fresh_until(self._proving.fresh_until())):
+                was_known = self._making.remove_old(item)
+        except NotDone as problem:
+            if problem.certain and not problem.status and not was_sent:
+                self.sent.remove(item.key_id)  # Graph was not reached
+            raise
+        if was_known:
             self._log.say(f"removed the secret {item.key_id}")
         else:
             # One replica does not know it: it is gone, or that replica has not heard of it yet.

@@ -48,6 +48,7 @@ class Room:
     ) -> None:
         self._vault, self.record, self._evidence = vault, record, evidence
         self._making, self._shown, self._known, self._budget, self._log = making, shown, known, budget, log
+        self._fenced: set[str] = set()  # key ids that no interrupted run can publish any more
 
     def make(self, seconds: float) -> None:
         """Remove one secret that has to go, within so many seconds, and wait for it to be due where that suffices.
@@ -66,8 +67,9 @@ class Room:
                             return
                     except NotDone as failure:
                         problem = Refused("no room could be made for a new secret", failure.why, failure.todo)
-                        if failure.certain:
+                        if failure.certain and failure.status:
                             raise problem from None
+                        self._budget.pause(failure.wait or 0.0)
                     except Refused as refusal:
                         problem = refusal
                         # A list may lag behind what Graph counts.
@@ -95,14 +97,23 @@ class Room:
         if until is not None:
             self._wait(decision, until, known.now)
             return False
+        item, by_sign_in = decision.credential, float("inf")
         if decision.fate is Fate.LEFT_OVER:
-            self.record = fence(self._vault, self.record, self._budget, self._log)
-        elif not known.expired(decision.credential) and not self._shown_is_taken(known, listed.credentials):
-            return False
-        item = decision.credential
+            self._fence(listed)
+        elif not known.expired(item):
+            if not self._shown_is_taken(known, listed.credentials):
+                return False
+            by_sign_in = self._shown.fresh_until() if self._shown else by_sign_in
         self._log.say(f"removing the secret {item.key_id} to make room: {decision.reason}")
-        self._making.remove_old(item)
+        with self._budget.good_until(self._evidence.fresh_until(by_sign_in)):
+            self._making.remove_old(item)
         return True
+
+    def _fence(self, listed: Application) -> None:
+        found = {item.key_id for item in listed.credentials}
+        if not found <= self._fenced:
+            self.record = fence(self._vault, self.record, self._budget, self._log)
+            self._fenced = found
 
     def _wait(self, decision: Decision, until: datetime, now: datetime) -> None:
         seconds = (until - now).total_seconds()

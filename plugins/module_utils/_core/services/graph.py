@@ -23,6 +23,7 @@ from .graph_words import LATER, code_and_text, refusal_of
 from .http import Http, Reply, Unanswered, busy, retry_after
 
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
+REMOVE = "removePassword"
 _CONCURRENT = "Directory_ConcurrencyViolation"
 _FULL = "TooManyAppPasswords"
 _OWNED_PAGES = 20
@@ -150,13 +151,17 @@ class Graph:
             )
         return credential, Secret(text)
 
+    def await_turn(self) -> None:
+        """Wait until a secret may be removed: what is to be fresh then is looked at afterwards. Raises Stopped."""
+        self._http.pace.book(REMOVE, self._http.budget)
+
     def remove_password(self, application: Application, key_id: str) -> bool:
         """Remove a client secret; return False where Graph knows none with that key id.
 
         https://learn.microsoft.com/graph/api/application-removepassword. Safe to repeat. An unknown key id is answered
         with 400 and a text, for which no error code is documented. Raises NotDone.
         """
-        body, path = {"keyId": key_id}, f"/applications/{application.object_id}/removePassword"
+        body, path = {"keyId": key_id}, f"/applications/{application.object_id}/{REMOVE}"
         try:
             with _if_known():
                 self._call("POST", path, "remove password", body=body, retry=_again)

@@ -209,7 +209,7 @@ class Http:
     def __init__(
         self, budget: Budget, log: Log, local: bool = False, lines: Lines | None = None, pace: Pace | None = None
     ) -> None:
-        self._budget = budget
+        self.budget = budget
         self._log = log
         self._local = local
         self._lines = lines or Lines()
@@ -232,11 +232,12 @@ class Http:
         """Send a request and return the answer, whatever its status.
 
         ``retry`` says which answers are worth a repetition; None means that the call is not safe to repeat, and
-        then only a request that was not sent is sent again. With ``fresh`` every attempt goes over a new connection
+        then only a request that was not sent is sent again. None is sent after what it goes by has become too old
+        (``Budget.good_until``). With ``fresh`` every attempt goes over a new connection
         of its own, which another replica may answer. Raises Unanswered, and Stopped when the phase ends.
         """
         request = {"method": method, "url": url, "headers": headers, "data": body, "files": files, "params": query}
-        attempt = 1
+        attempt, sent = 1, False
         before = ""
         while True:
             last = None
@@ -250,10 +251,10 @@ class Http:
                 self._log.detail(f"{name}: {problem}")
                 before = f"; before, {problem}"
                 attempts = ATTEMPTS if problem.sent else LOCAL_ATTEMPTS if self._local else CONNECT_ATTEMPTS
-                if problem.lasting or (problem.sent and retry is None) or attempt >= attempts:
-                    raise
+                lasting = problem.lasting or (problem.sent and retry is None)
+                problem.sent = sent = sent or problem.sent
                 pause = pause_before(attempt + 1)
-                if pause >= self._budget.left():
+                if lasting or attempt >= attempts or pause >= self.budget.sending():
                     raise
             else:
                 self._log.detail(f"{name}: HTTP {reply.status} after {time.monotonic() - started:.2f} s")
@@ -261,22 +262,24 @@ class Http:
                 if attempt >= ATTEMPTS or retry is None or not retry(reply):
                     return reply
                 pause = pause_before(attempt + 1, retry_after(reply))
-                if pause >= self._budget.left():
+                if pause >= self.budget.sending():
                     return reply
-                last = reply
+                last, sent = reply, True
             if not fresh and (last is None or last.status == 503):
                 # Graph: "always make new retry requests over a new HTTP connection"
                 # https://learn.microsoft.com/graph/errors
                 self.close()
-            self._budget.pause(pause)
+            self.budget.pause(pause)
             attempt += 1
 
     def _once(self, request: dict[str, Any], fresh: bool) -> Reply:
         self._line = Line()
-        self.pace.wait(request["method"], request["url"], self._budget)
+        self.pace.wait(request["method"], request["url"], self.budget)
         reply = None
         try:
-            self._budget.admit()
+            self.budget.admit()
+            if not self.budget.sending():
+                raise Unanswered("what it goes by was too old before it could be sent", False, "run it again", True)
             session, self._line = self._lines.take(fresh, self._local)
             reply = self._over(session, request, fresh)
             return reply
@@ -288,7 +291,7 @@ class Http:
     def _over(self, session: requests.Session, request: dict[str, Any], fresh: bool) -> Reply:
         line, lines = self._line, self._lines
         line.sent, line.awaited = False, ""
-        lines.busy[line] = self._budget
+        lines.busy[line] = self.budget
         try:
             return self._send(session, request)
         finally:
@@ -299,14 +302,14 @@ class Http:
                 lines.keep(session, line)
 
     def _send(self, session: requests.Session, request: dict[str, Any]) -> Reply:
-        left = max(self._budget.left(), 0.01)
-        connect, read = min(LOCAL_TIMEOUT if self._local else CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left)
+        left, sending = max(self.budget.left(), 0.01), max(self.budget.sending(), 0.01)
+        connect, read = min(LOCAL_TIMEOUT if self._local else CONNECT_TIMEOUT, sending), min(READ_TIMEOUT, left)
         try:
             with session.request(**request, timeout=(connect, read), allow_redirects=False, stream=True) as response:
                 content = bytearray()
                 for piece in response.iter_content(65536):
                     content += piece
-                    self._budget.check()
+                    self.budget.check()
                     if len(content) > _LARGEST_ANSWER:
                         raise Unanswered(f"{self._line.awaited} is larger than 64 MiB", sent=True)
                 host = urlsplit(request["url"]).hostname or ""

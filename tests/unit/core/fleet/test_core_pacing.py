@@ -10,57 +10,71 @@ import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.counters import Quota, Series
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.pacing import Pacer, Turn
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.graph import REMOVE
 from core_samples import Clock, reply
 
 KEEPER = "https://keepersecurity.com/api/rest/sm/v1/"
 GRAPH = "https://graph.microsoft.com/v1.0/applications/x/addPassword"
 
 
+def ask(series, now):
+    """Count a call that is sent at once, as far as it may be."""
+    return series.book(now) or series.send(now)
+
+
+def quota_ask(quota, now, calls=1):
+    """Count calls, as far as they may be sent."""
+    seconds = quota.full(now, calls)
+    if not seconds:
+        quota.count(now, calls)
+    return seconds
+
+
 def test_a_burst_is_followed_by_a_silence():
     series = Series(3, 11.0)
-    assert [series.ask(now) for now in (0.0, 1.0, 2.0)] == [0.0, 0.0, 0.0]
+    assert [ask(series, now) for now in (0.0, 1.0, 2.0)] == [0.0, 0.0, 0.0]
     for now in (1.0, 2.0, 4.0):
         series.answered(now)
     # It begins with the last answer, not with the last request.
-    assert series.ask(5.0) == 10.0
-    assert series.ask(14.9) == pytest.approx(0.5)
-    assert series.ask(15.0) == 0.0
+    assert ask(series, 5.0) == 10.0
+    assert ask(series, 14.9) == pytest.approx(0.5)
+    assert ask(series, 15.0) == 0.0
 
 
 def test_there_is_no_silence_while_an_answer_is_to_come():
     series = Series(1, 11.0)
-    assert series.ask(0.0) == 0.0
-    assert series.ask(60.0) > 0
+    assert ask(series, 0.0) == 0.0
+    assert ask(series, 60.0) > 0
     series.answered(61.0)
-    assert series.ask(71.9) > 0
-    assert series.ask(72.0) == 0.0
+    assert ask(series, 71.9) > 0
+    assert ask(series, 72.0) == 0.0
 
 
 def test_a_silence_within_a_burst_begins_a_new_one():
     series = Series(2, 11.0)
-    assert series.ask(0.0) == 0.0
+    assert ask(series, 0.0) == 0.0
     series.answered(1.0)
-    assert [series.ask(12.0), series.ask(12.0)] == [0.0, 0.0]
-    assert series.ask(12.0) > 0
+    assert [ask(series, 12.0), ask(series, 12.0)] == [0.0, 0.0]
+    assert ask(series, 12.0) > 0
 
 
 def test_a_refusal_silences_all_and_is_news_once():
     series = Series(90, 11.0)
-    assert [series.ask(0.0), series.ask(0.0)] == [0.0, 0.0]
+    assert [ask(series, 0.0), ask(series, 0.0)] == [0.0, 0.0]
     assert series.throttled(1.0, None)
     assert not series.throttled(2.0, 30.0)
-    assert series.ask(31.0) == 1.0
-    assert series.ask(32.0) == 0.0
+    assert ask(series, 31.0) == 1.0
+    assert ask(series, 32.0) == 0.0
 
 
 def test_a_quota_counts_what_was_sent_within_its_time():
     quota = Quota(4, 60.0)
-    assert [quota.ask(0.0, 2), quota.ask(10.0, 2)] == [0.0, 0.0]
-    assert quota.ask(20.0) == 40.0
-    assert quota.ask(20.0, 3) == 50.0
-    assert quota.ask(60.0, 2) == 0.0
+    assert [quota_ask(quota, 0.0, 2), quota_ask(quota, 10.0, 2)] == [0.0, 0.0]
+    assert quota_ask(quota, 20.0) == 40.0
+    assert quota_ask(quota, 20.0, 3) == 50.0
+    assert quota_ask(quota, 60.0, 2) == 0.0
     assert quota.silence(61.0, 5.0)
-    assert quota.ask(62.0) == 4.0
+    assert quota_ask(quota, 62.0) == 4.0
 
 
 class Pace:
@@ -122,21 +136,65 @@ def test_applications_of_personal_accounts_have_a_quota_of_their_own():
     assert pace.pacer.ask_personal() == 60.0
 
 
-def test_what_is_booked_is_not_waited_for_again_and_is_given_back(clock):
-    said: list[str] = []
-    pacer, budget = Pacer(said.append, clock.monotonic), Budget()
-    turn = Turn(pacer)
-    for _number in range(89):
-        pacer.ask("POST", KEEPER + "update_secret")
-        pacer.answered("POST", KEEPER + "update_secret", reply(200))
-    turn.book("update_secret", budget)
-    turn.book("update_secret", budget)
-    assert clock.slept == []
-    turn.wait("POST", KEEPER + "update_secret", budget)
-    turn.answered("POST", KEEPER + "update_secret", reply(200))
-    assert clock.slept == []
-    turn.book("update_secret", budget)
-    assert sum(clock.slept) == pytest.approx(11.0)
-    turn.close()
-    clock.now += 11.0
-    assert [pacer.ask("POST", KEEPER + "update_secret") for _number in range(90)] == [0.0] * 90
+class TestWhatIsBooked:
+    SAVE = "update_secret"
+
+    def fill(self, pacer, number=90):
+        """Use up so many places of a burst."""
+        for _number in range(number):
+            assert pacer.ask("POST", KEEPER + self.SAVE) == 0.0
+            pacer.answered("POST", KEEPER + self.SAVE, reply(200))
+
+    @pytest.fixture
+    def pacer(self, clock):
+        return Pacer(print, clock.monotonic)
+
+    def test_is_not_waited_for_again(self, clock, pacer):
+        turn, budget = Turn(pacer), Budget()
+        self.fill(pacer, 89)
+        turn.book(self.SAVE, budget)
+        turn.book(self.SAVE, budget)
+        clock.now += 7.0
+        turn.wait("POST", KEEPER + self.SAVE, budget)
+        turn.answered("POST", KEEPER + self.SAVE, reply(200))
+        assert clock.slept == []
+        turn.book(self.SAVE, budget)
+        assert sum(clock.slept) == pytest.approx(11.0)
+
+    def test_is_in_nobodys_way_where_it_is_not_sent(self, clock, pacer):
+        Turn(pacer).book(self.SAVE, Budget())
+        clock.now += 11.0
+        self.fill(pacer)
+
+    def test_is_asked_for_again_where_it_is_old(self, clock, pacer):
+        turn, budget = Turn(pacer), Budget()
+        turn.book(self.SAVE, budget)
+        clock.now += 8.0
+        self.fill(pacer, 89)
+        turn.wait("POST", KEEPER + self.SAVE, budget)
+        assert sum(clock.slept) == pytest.approx(11.0)
+
+    def test_is_asked_for_again_after_a_silence(self, clock, pacer):
+        turn, budget = Turn(pacer), Budget()
+        turn.book(self.SAVE, budget)
+        pacer.answered("POST", KEEPER + self.SAVE, reply(429, {"error": "throttled"}))
+        turn.wait("POST", KEEPER + self.SAVE, budget)
+        assert sum(clock.slept) == pytest.approx(11.0)
+
+    def test_may_be_a_removal(self, clock, pacer):
+        turn, budget = Turn(pacer), Budget()
+        url = GRAPH.replace("addPassword", REMOVE)
+        pacer.answered("GET", GRAPH, reply(429, {}, Retry_After="5"))
+        turn.book(REMOVE, budget)
+        assert sum(clock.slept) == pytest.approx(5.0)
+        turn.wait("POST", url, budget)
+        assert sum(clock.slept) == pytest.approx(5.0)
+
+
+def test_a_write_that_has_to_wait_takes_no_place():
+    pace = Pace()
+    pace.pacer.answered("POST", GRAPH, reply(429, {}, Retry_After="5"))
+    for _number in range(5000):
+        assert pace.pacer.ask("POST", GRAPH) == 5.0
+    pace.clock.now += 5.0
+    assert pace.pacer.ask("POST", GRAPH) == 0.0

@@ -19,6 +19,7 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing 
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services import http
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import (
     Http,
+    Pace,
     Unanswered,
     busy,
     pause_before,
@@ -253,6 +254,50 @@ def test_no_call_is_begun_after_the_end_of_a_phase():
     with closing(Server()) as (server,), pytest.raises(OutOfTime), budget.phase("too late", 0.0):
         caller.call("GET", f"http://127.0.0.1:{server.port}/", name="x")
     assert server.requests == []
+
+
+def test_nothing_is_sent_after_what_it_goes_by_is_too_old():
+    budget = Budget()
+    caller = Http(budget, Log(lambda line: None))
+    with closing(Server()) as (server,):
+        with pytest.raises(Unanswered) as caught, budget.good_until(budget.awake()):
+            caller.call("POST", f"http://127.0.0.1:{server.port}/", name="x", retry=busy)
+        with pytest.raises(Unanswered):
+            caller.call("POST", f"http://127.0.0.1:{server.port}/", name="x")
+    assert caught.value.sent is False
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("wait", "requests"), [(b"2", http.ATTEMPTS), (b"12", 1)])
+def test_nothing_is_sent_again_after_that(wait, requests):
+    answer = b"HTTP/1.1 503 Busy\r\nRetry-After: %s\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}" % wait
+    budget = Budget()
+    with closing(Server(answer=answer)) as (server,), budget.good_until(budget.awake() + 10.0):
+        url = f"http://127.0.0.1:{server.port}/"
+        assert Http(budget, Log(lambda line: None)).call("POST", url, name="x", retry=busy).status == 503
+    assert len(server.requests) == requests
+
+
+class Closing(Pace):
+    """Lets one request through and closes the server before the next one."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._calls = server, 0
+
+    def wait(self, method: str, url: str, budget: Budget) -> None:
+        self._calls += 1
+        if self._calls == 2:
+            self._server.socket.shutdown(socket.SHUT_RDWR)
+
+
+def test_what_was_sent_once_may_have_taken_effect_whatever_its_repetition_meets(certificate, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    with closing(Server(certificate)) as (server,):
+        caller = Http(Budget(), Log(lambda line: None), pace=Closing(server))
+        with pytest.raises(Unanswered) as caught:
+            caller.call("POST", f"https://localhost:{server.port}/", name="x", retry=busy)
+    assert len(server.requests) == 1
+    assert caught.value.sent is True
 
 
 def test_a_fresh_call_has_a_connection_of_its_own(certificate, monkeypatch):
