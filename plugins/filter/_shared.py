@@ -19,8 +19,7 @@ positional: adopt
 options:
   _input:
     description:
-      - The results of M(keeperpam.azure.app_secret) in check mode, in a loop over the uids of records.
-      - Or the variables of hosts of the inventory P(keeperpam.azure.app_records#inventory).
+      - The variables of hosts of the inventory P(keeperpam.azure.app_records#inventory).
     type: list
     elements: dict
     required: true
@@ -34,7 +33,7 @@ options:
 EXAMPLES = r"""
 - name: Check that each record has an application of its own
   ansible.builtin.assert:
-    that: looks.results | keeperpam.azure._shared([]) | length == 0
+    that: groups.expired | map('extract', hostvars) | keeperpam.azure._shared([]) | length == 0
 """
 
 RETURN = r"""
@@ -42,28 +41,26 @@ _value:
   description: A sentence for each application that several records name.
   type: list
   elements: str
-  sample: ["the records ZmpJl4qCXJEi0ohFKzzQaA and DpR8i4oUY7LfnmYeumxFaw name the same application, billing-api"]
+  sample: ["the records ZmpJl4qCXJEi0ohFKzzQaA and DpR8i4oUY7LfnmYeumxFaw name the same application"]
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
-def shared(looks: Iterable[Mapping[str, Any]], adopt: Iterable[str]) -> list[str]:
+def shared(hosts: Iterable[Mapping[str, Any]], adopt: Iterable[str]) -> list[str]:
     """Return a sentence for each application that several records name and not all but one of them give up."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for look in looks:
-        application = look.get("application") or {"object_id": look.get("keeper_application_object_id")}
-        if application.get("object_id"):
-            found.setdefault(str(application["object_id"]).lower(), []).append(look)
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        application = str(host.get("keeper_application_object_id") or "").lower()
+        if application:
+            found.setdefault(application, []).append(str(host.get("keeper_record")))
     given_up = set(adopt)
-    sentences = []
-    for group in found.values():
-        names = [str(look.get("item") or look.get("keeper_record")) for look in group]
-        if len(set(names) - given_up) > 1:
-            title = (group[0].get("application") or {}).get("display_name") or "an application"
-            sentences.append(f"the records {' and '.join(names)} name the same application, {title}")
-    return sentences
+    return [
+        f"the records {' and '.join(uids)} name the same application"
+        for uids in found.values()
+        if len(set(uids) - given_up) > 1
+    ]
 
 
 class FilterModule:

@@ -17,7 +17,7 @@ description:
   - This filter is PRIVATE to the collection. It may change at any time.
 options:
   _input:
-    description: The results of M(keeperpam.azure.app_secret) in a loop over the uids of records.
+    description: The entries of M(keeperpam.azure.app_secret) with O(keeperpam.azure.app_secret#module:records).
     type: list
     elements: dict
     required: true
@@ -43,28 +43,20 @@ from typing import Any
 
 # The best ends come first.
 _ORDER = ("rotated", "unchanged", "planned", "incomplete", "orphan", "rolled_back", "refused", "bad_input", "error")
-_LONGEST = 2000
 
 
 def verdicts(results: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return how each record's rotation ended, a line each: the counts first, the failures last."""
     ordered = sorted(results, key=lambda result: bool(result.get("failed")))
-    statuses = Counter(_status(result) for result in ordered)
+    statuses = Counter(str(result["status"]) for result in ordered)
     ranks = {status: rank for rank, status in enumerate(_ORDER)}
     counts = sorted(statuses.items(), key=lambda item: ranks.get(item[0], len(ranks)))
     total = f"{len(ordered)} record{'' if len(ordered) == 1 else 's'}"
     return [f"{total}: " + ", ".join(f"{number} {status}" for status, number in counts), *map(_verdict, ordered)]
 
 
-def _status(result: Mapping[str, Any]) -> str:
-    return str(result.get("status") or "error")
-
-
 def _verdict(result: Mapping[str, Any]) -> str:
-    # What is said is the module's word; only where it does not name its record, as in an argument error, it gets that.
-    text, uid = " ".join(str(result.get("msg") or "no message").split()), str(result["item"])
-    text = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
-    return text if uid in text else f"{_status(result)} {uid}: {text}"
+    return " ".join(str(result["msg"]).split())
 
 
 class FilterModule:
