@@ -18,7 +18,7 @@ from ..base.errors import OutOfTime, Stopped
 from ..base.timing import Wait
 from ..rotation.outcome import Outcome
 from ..services.http import Lines
-from .member import Member, not_begun
+from .member import Member, failed_by, not_begun, said_of
 from .pacing import Pacer
 from .schedule import End, Schedule
 from .stopping import Stop, Watch
@@ -28,6 +28,8 @@ from .threads import Threads
 _LOOK = 0.25
 _OVERDUE = 1.0
 _OTHERS = 32
+# A bug that shows each time would keep the fleet from ending.
+_BUGS = 100
 _Event = tuple[str, Union[Wait, Outcome]]
 
 
@@ -61,23 +63,34 @@ class Fleet:
         self._members: dict[str, Member] = {}
         self._due: list[tuple[float, int, Waiting]] = []
         self._number = itertools.count()
+        self._look_at = 0.0
 
     def run(self) -> None:
-        """Do all of it. Whatever happens, ``ended`` is told of every member."""
-        look_at = 0.0
+        """Do all of it. Whatever happens, ``ended`` is told of every member; where something unexpected does, what is
+        under way is ended, and nothing else begun."""
+        bugs = 0
         while not self._schedule.is_over():
-            if self._stop.reason and not self._stop.is_announced():
-                self._end_early()
-            self._begin()
-            self._wake()
-            self._take(self._pause())
-            if time.monotonic() >= look_at:
-                self._watch.look()
-                look_at = time.monotonic() + _OVERDUE
+            try:
+                self._turn()
+            except Exception as bug:
+                bugs += 1
+                self._stop.ask_for(said_of(bug))
+                if bugs > _BUGS:
+                    raise
         for threads in (self._makers, self._others):
             threads.end()
         for uid in self._schedule.left():
             self._ended(uid, not_begun(uid, self._titles.get(uid, ""), self._schedule.halted))
+
+    def _turn(self) -> None:
+        if self._stop.reason and not self._stop.is_announced():
+            self._end_early()
+        self._begin()
+        self._wake()
+        self._take(self._pause())
+        if time.monotonic() >= self._look_at:
+            self._watch.look()
+            self._look_at = time.monotonic() + _OVERDUE
 
     def _pause(self) -> float:
         until = self._due[0][0] - time.monotonic() if self._due else _LOOK
@@ -100,10 +113,20 @@ class Fleet:
             uid = self._schedule.next()
             if uid is None:
                 return
-            if uid not in self._members:
-                self._members[uid] = self._join(uid)
+            if uid not in self._members and not self._joined(uid):
+                continue
             self._members[uid].has_slot = True
             self._go_on(uid)
+
+    def _joined(self, uid: str) -> bool:
+        try:
+            self._members[uid] = self._join(uid)
+        except Exception as bug:
+            self._schedule.free()
+            self._schedule.ended(End.FAILED)
+            self._ended(uid, failed_by(bug, uid, self._titles.get(uid, "")))
+            return False
+        return True
 
     def _wake(self) -> None:
         while self._due and self._due[0][0] <= time.monotonic():
@@ -144,8 +167,8 @@ class Fleet:
             member.has_slot = False
             self._schedule.free()
         if isinstance(what, Outcome):
-            del self._members[uid]
             self._schedule.ended(End.FAILED if what.exit_status else End.COMPLETE)
+            del self._members[uid]
             self._ended(uid, what)
             return
         problem: BaseException | None = Stopped(self._stop.reason) if self._stop.is_announced() else None

@@ -59,8 +59,12 @@ class Member:
 def failed_by(bug: BaseException, uid: str, title: str) -> Outcome:
     """Return how a rotation ended that has met a bug."""
     facts: dict[str, Any] = {"record": uid, "title": title}
-    what = f"a bug has ended it: {type(bug).__name__}: {foreign(bug)}"
-    return Outcome("error", 1, verdict("error", facts, what, "", "report it, and run it again"), False, facts)
+    return Outcome("error", 1, verdict("error", facts, said_of(bug), "", "report it, and run it again"), False, facts)
+
+
+def said_of(bug: BaseException) -> str:
+    """Return how a bug is told of."""
+    return f"a bug has ended it: {type(bug).__name__}: {foreign(bug)}"
 
 
 def not_begun(uid: str, title: str, why: str) -> Outcome:
