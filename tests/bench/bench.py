@@ -28,6 +28,8 @@ import certifi
 from fleets import FleetWorld, make_fleet
 from harness import SCRIPT, run_module, run_script
 
+from sandbox import graph
+
 TESTS = Path(__file__).resolve().parents[1]
 LATENCY = 0.05
 
@@ -35,13 +37,15 @@ LATENCY = 0.05
 @dataclass(frozen=True)
 class Case:
     """So many applications, rotated by a loop over tasks, in one call, by the playbook on the inventory, or one by one
-    by a script, or looked at (``way``), with these options."""
+    by a script, or looked at (``way``), with these options. Both services and the client count ``scale`` times as fast
+    as they do."""
 
     way: str
     number: int
     retire_after: str = "0"
     concurrency: int = 8
     long: bool = False
+    scale: int = 1
 
 
 CASES = {
@@ -55,9 +59,12 @@ CASES = {
     "inventory-200": Case("inventory", 200, retire_after="30s", concurrency=64),
     "survey-1000": Case("survey", 1000),
     "report-1000": Case("report", 1000),
+    "inventory-1000": Case("inventory", 1000, retire_after="30s", concurrency=64, long=True),
     "loop-200": Case("loop", 200, long=True),
-    "inventory-1000": Case("inventory", 1000, retire_after="30s", concurrency=64),
     "records-1000-default-8": Case("records", 1000, retire_after="30s", long=True),
+    "growth-200": Case("records", 200, retire_after="30s", concurrency=64, long=True, scale=10),
+    "growth-1000": Case("records", 1000, retire_after="30s", concurrency=64, long=True, scale=10),
+    "growth-5000": Case("records", 5000, retire_after="30s", concurrency=64, long=True, scale=10),
 }
 
 
@@ -127,6 +134,10 @@ def by_records(fleet: FleetWorld, case: Case, home: Path) -> int:
     """Rotate all of them in one call of the module; return the exit status."""
     del home
     environ: dict[str, str | None] = {"REQUESTS_CA_BUNDLE": os.environ["BENCH_BUNDLE"]}
+    if case.scale > 1:
+        scaled = Path(__file__).with_name("scaled")
+        environ["PYTHONPATH"] = f"{os.environ['ANSIBLE_COLLECTIONS_PATH']}{os.pathsep}{scaled}"
+        environ["BENCH_SCALE"] = str(case.scale)
     options = {"retire_after": case.retire_after, "concurrency": case.concurrency}
     return fleet.run(environ=environ, **options).returncode
 
@@ -159,6 +170,8 @@ def measure(name: str) -> dict[str, Any]:
         bundle.write_bytes(Path(certifi.where()).read_bytes() + Path(sandbox.ca_file).read_bytes())
         os.environ["BENCH_BUNDLE"] = str(bundle)
         sandbox.vault.throttle = sandbox.directory.throttle = True
+        sandbox.vault.throttle_silence /= case.scale
+        graph.WRITES = {personal: (most, seconds / case.scale) for personal, (most, seconds) in graph.WRITES.items()}
         sandbox.faults.latency = lambda op: LATENCY / 2
         began = time.monotonic()
         status = WAYS[case.way](fleet, case, Path(home))
@@ -170,6 +183,7 @@ def measure(name: str) -> dict[str, Any]:
         return {
             "case": name,
             "applications": case.number,
+            "scale": case.scale,
             "concurrency": case.concurrency if case.way in ("records", "inventory") else 1,
             "retire_after": case.retire_after,
             "exit_status": status,
