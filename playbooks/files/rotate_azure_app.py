@@ -470,10 +470,11 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Wait:
-    """What work that is done step by step waits for: so many seconds, or its turn to make a secret (``makes``), of an
-    application that is open to ``personal`` accounts or not."""
+    """What work that is done step by step waits for: so many seconds, or its turn to write to Graph so many times
+    (``writes``), making a secret (``makes``) or not, of an application that is open to ``personal`` accounts or not."""
 
     seconds: float = 0.0
+    writes: int = 0
     makes: bool = False
     personal: bool = False
 
@@ -493,7 +494,7 @@ class Budget:
     """The time that is left (seconds, monotonic clock). Outside of a phase it is unlimited."""
 
     def __init__(self) -> None:
-        self._begun = time.monotonic()
+        self._begun = self.now()
         self._end = self._seconds = self._good_until = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
@@ -501,7 +502,7 @@ class Budget:
 
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
-        return max(0.0, self._end - time.monotonic())
+        return max(0.0, self._end - self.now())
 
     def sending(self) -> float:
         """Seconds in which a request may still be sent: to the end of this phase, or of what it goes by."""
@@ -518,7 +519,11 @@ class Budget:
 
     def spent(self) -> float:
         """Seconds since this was made."""
-        return time.monotonic() - self._begun
+        return self.now() - self._begun
+
+    def now(self) -> float:
+        """Seconds of the clock that phases go by."""
+        return time.monotonic()
 
     @staticmethod
     def awake() -> float:
@@ -537,7 +542,7 @@ class Budget:
         Within a phase that ends earlier, that one's end counts.
         """
         before = self._end, self._phase, self._seconds
-        end = time.monotonic() + seconds
+        end = self.now() + seconds
         if end < self._end:
             self._end, self._phase, self._seconds = end, name, seconds
         self._arm()
@@ -565,6 +570,10 @@ class Budget:
         """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
         self.fits(seconds)
         time.sleep(seconds)
+
+    def wait_for_others(self, seconds: float) -> None:
+        """Sleep while it is the turn of others."""
+        self.pause(seconds)
 
     def on_alarm(self, number: int, frame: Any) -> None:
         """Handle SIGALRM: the phase is over."""
@@ -1098,6 +1107,7 @@ else:
     REQUESTS_PROBLEM = ""
 
 # What to do where a service is not reached at all.
+TOO_OLD = "what it goes by was too old before it could be sent"
 REACH = "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
 HOST = "correct the host name in the configuration that names it"
 _NO_HOST = "the address of the service holds no valid host name"
@@ -1130,6 +1140,8 @@ class Line:
         self.where = ""  # host and address
         self.families: dict[str, int] = {}  # by host, the family of the address that was connected to last
         self.socket: socket.socket | None = None  # what the request is sent over
+        self.sent_at = float("-inf")  # by a clock that goes on while the host sleeps
+        self.may_send: Callable[[], float] = lambda: float("inf")  # for how many seconds more it may be sent
 
     def cut(self) -> None:
         """Let what waits for an answer fail at once; for another thread than the one that waits."""
@@ -1298,8 +1310,10 @@ class _Connection:
         return sock
 
     def request(self, *arguments: Any, **options: Any) -> None:
-        """Send the request."""
-        self._line.sent = True
+        """Send the request, where that may still be."""
+        if not self._line.may_send():
+            raise NotConnected(TOO_OLD, "run it again", lasting=True)
+        self._line.sent, self._line.sent_at = True, Budget.awake()
         self._line.socket = self.sock
         self._line.where = self._where
         self._line.awaited = f"the answer of {self._where}"
@@ -1349,7 +1363,7 @@ def race(host: str, port: int, timeout: float, line: Line, name: str) -> socket.
         left = f" within {in_seconds(timeout)}" if time.monotonic() >= end else ""
         raise NotConnected(f"no connection to {name}{left} ({', '.join(failures)})")
     line.families[host] = winner.family
-    winner.settimeout(timeout)
+    winner.settimeout(max(0.01, end - time.monotonic()))  # for the handshake, too
     return winner
 
 
@@ -1606,6 +1620,7 @@ class Http:
         self._lines = lines or Lines()
         self._line = Line()
         self.pace = pace or Pace()
+        self.asked_at = float("-inf")  # when (of the budget's ``awake``) the last request was sent
 
     def call(
         self,
@@ -1670,7 +1685,7 @@ class Http:
         try:
             self.budget.admit()
             if not self.budget.sending():
-                raise Unanswered("what it goes by was too old before it could be sent", False, "run it again", True)
+                raise NotConnected(TOO_OLD, "run it again", lasting=True)
             session, self._line = self._lines.take(fresh, self._local)
             reply = self._over(session, request, fresh)
             return reply
@@ -1681,11 +1696,12 @@ class Http:
 
     def _over(self, session: requests.Session, request: dict[str, Any], fresh: bool) -> Reply:
         line, lines = self._line, self._lines
-        line.sent, line.awaited = False, ""
+        line.sent, line.awaited, line.may_send = False, "", self.budget.sending
         lines.busy[line] = self.budget
         try:
             return self._send(session, request)
         finally:
+            self.asked_at = line.sent_at
             del lines.busy[line]
             if fresh:
                 session.close()
@@ -2020,6 +2036,10 @@ class SignIn:
     wait: float | None = None
 
 
+class NotReached(Refused):
+    """The token endpoint has said neither yes nor no."""
+
+
 class Entra:
     """The token endpoint of one tenant."""
 
@@ -2033,6 +2053,11 @@ class Entra:
         # msal logs an answer that it cannot parse, and with it perhaps a token.
         logging.getLogger("msal").addHandler(logging.NullHandler())
         logging.getLogger("msal").propagate = False
+
+    @property
+    def asked_at(self) -> float:
+        """When (of the budget's ``awake``) the last request was sent."""
+        return self._http.asked_at
 
     def token(self, identity: Identity, renew: Callable[[], Identity | None] | None = None) -> Secret:
         """Return an access token of the admin application for Graph.
@@ -2088,7 +2113,7 @@ class Entra:
             )
             answer: Mapping[str, Any] = client.acquire_token_for_client([self._cloud.graph + "/.default"])
         except Unanswered as problem:
-            raise Refused(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
+            raise NotReached(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
         except Refused:
             raise
         except Exception as problem:  # whatever msal makes of an answer
@@ -2288,7 +2313,7 @@ def _not_allowed(code: str, text: str, roles: set[str] | None, who: str) -> tupl
 
 
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
-REMOVE = "removePassword"
+ADD, REMOVE = WRITES = "addPassword", "removePassword"
 _CONCURRENT = "Directory_ConcurrencyViolation"
 _FULL = "TooManyAppPasswords"
 _OWNED_PAGES = 20
@@ -2337,6 +2362,11 @@ class Graph:
         self._sign_in = sign_in
         self._log = log
         self._token: Secret | None = None
+
+    @property
+    def asked_at(self) -> float:
+        """When (of the budget's ``awake``) the last request was sent."""
+        return self._http.asked_at
 
     def connect(self) -> None:
         """Fetch the first token. Raises Refused, BadInput."""
@@ -2403,7 +2433,7 @@ class Graph:
         wanted = {"displayName": display_name, "endDateTime": format_time(end)}
         body = {"passwordCredential": wanted}
         with _if_known():
-            reply = self._call("POST", f"/applications/{application.object_id}/addPassword", "add password", body=body)
+            reply = self._call("POST", f"/applications/{application.object_id}/{ADD}", "add password", body=body)
         answer = reply.json()
         text = answer.get("secretText")
         found = credentials_in([answer])
@@ -2416,9 +2446,12 @@ class Graph:
             )
         return credential, Secret(text)
 
-    def await_turn(self) -> None:
-        """Wait until a secret may be removed: what is to be fresh then is looked at afterwards. Raises Stopped."""
-        self._http.pace.book(REMOVE, self._http.budget)
+    def await_turn(self, name: str) -> None:
+        """Wait until a write of that name may be sent: what is to be fresh then is looked at afterwards.
+
+        Raises Stopped.
+        """
+        self._http.pace.book(name, self._http.budget)
 
     def remove_password(self, application: Application, key_id: str) -> bool:
         """Remove a client secret; return False where Graph knows none with that key id.
@@ -2503,10 +2536,11 @@ class Graph:
         fresh: bool = False,
     ) -> Reply:
         for again in (False, True):
-            if self._token is None:
-                self._token = self._sign_in()
-            elif again:
-                self._token = self._sign_in_again()
+            with self._http.budget.good_until(float("inf")):  # a token does not grow old like that
+                if self._token is None:
+                    self._token = self._sign_in()
+                elif again:
+                    self._token = self._sign_in_again()
             headers = {
                 "Authorization": "Bearer " + self._token.reveal(),
                 "Content-Type": "application/json",
@@ -3053,6 +3087,11 @@ class Vault:
     def _ask(self, path: str, payload: Any) -> Any:
         answer = self._query(path, payload)
         return without_read_only_copies(answer) if path == READ and isinstance(answer, bytes) else answer
+
+    @property
+    def asked_at(self) -> float:
+        """When (of the budget's ``awake``) what was read last was asked for."""
+        return self._http.asked_at
 
     def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
         """Return the records with these uids that the application may see. Raises Refused and BadInput.
@@ -4183,7 +4222,7 @@ class Proving:
     def sign_in(self) -> SignIn:
         """Sign in once, over a connection of its own, and remember how it went. Raises Stopped."""
         self.last = self._entra.sign_in(self._application.client_id, self._secret)
-        self._last_at = self._budget.awake()
+        self._last_at = self._entra.asked_at
         return self.last
 
     def taken_within(self, seconds: float) -> bool:
@@ -4542,7 +4581,7 @@ class Evidence:
                 raise BadInput(
                     f"the record {uid} has gone meanwhile", todo="restore the record or its sharing, and run it again"
                 )
-            self._record, self._record_at = found[uid], self._budget.awake()
+            self._record, self._record_at = found[uid], self._vault.asked_at
             self.others = {other: published_in(found[other]) if other in found else None for other in more}
         return self._record
 
@@ -4550,7 +4589,7 @@ class Evidence:
         """Return the application as Graph lists it. Raises NotDone, RotationError, Stopped."""
         if self._budget.awake() - self._list_at > FRESH:
             self._listed = self._graph.read(self._application)
-            self._list_at, self._is_new = self._budget.awake(), True
+            self._list_at, self._is_new = self._graph.asked_at, True
             unread = set(other_records(self._listed.credentials, self._record.uid)) - set(self.others)
             if unread:
                 self._record_at = float("-inf")
@@ -4939,6 +4978,7 @@ class Making:
     def _make(self, end: datetime) -> tuple[Credential, Secret]:
         name = self._application.display_name
         for attempt in range(1, _MAKES + 1):
+            self._graph.await_turn(ADD)
             self.tried, before, self._doubt = True, self._doubt, _Doubt.UNANSWERED
             try:
                 self.made = self._graph.add_password(self._application, self.display_name, end)
@@ -5207,14 +5247,15 @@ class Retiring:
         try:
             self._confirm(patient=False)
             for item in [item for item in self._todo() if self._is_ours(item)]:
-                self._graph.await_turn()
+                self._graph.await_turn(REMOVE)
                 self._confirm(patient=False)
                 self._remove(item)
         except (NotDone, Unsure) as problem:
             self._log.say(f"not removed before the wait: {problem}")
 
-    def retire(self, seconds: float) -> None:
-        """Remove what is due, within so many seconds. One that fails keeps no other from being removed.
+    def retire(self, seconds: float, not_before: datetime | None) -> None:
+        """Remove what is due, within so many seconds, but not before the given time: what was waited for is due then.
+        One that fails keeps no other from being removed.
 
         Raises NotDone for one that was not removed, Gone, Superseded, TakenOver, RotationError, Stopped.
         """
@@ -5226,7 +5267,10 @@ class Retiring:
                     self._confirm(patient=True)
                     todo = [item for item in self._todo() if item.key_id not in self._watched]
                     if not todo and not self._watched:
-                        break
+                        if not_before is None or self._now() >= not_before:
+                            break
+                        self._budget.pause((not_before - self._now()).total_seconds())
+                        continue
                     problem = self._remove_all(todo) or problem
                     if self._todo():
                         self._budget.pause(min(_LOOK_PAUSE, max(0.1, self._budget.left() - 0.5)))
@@ -5239,7 +5283,7 @@ class Retiring:
     def _remove_all(self, todo: list[Credential]) -> NotDone | None:
         problem = None
         for item in todo:
-            self._graph.await_turn()
+            self._graph.await_turn(REMOVE)
             self._confirm(patient=True)
             if item.key_id not in (one.key_id for one in self._todo()):
                 continue
@@ -5653,7 +5697,7 @@ class Rotation:
     def steps(self) -> Steps[Outcome]:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
         if self._plan.action != KEEP or not (yield from self._keep()):
-            yield Wait(makes=True, personal=self._application.two_secrets)
+            yield self._turn(makes=True)
             self._until += self._budget.spent()
             new, secret = self._make()
             proving = self._subject.proving(secret)
@@ -5664,6 +5708,13 @@ class Rotation:
         self._complete = True
         self._budget.shield()
         return self._rotated()
+
+    def _turn(self, makes: bool) -> Wait:
+        """What the next writes wait for: the new secret, what will be removed, and a second try where there is room to
+        be made first."""
+        removes = len(self._plan.outlook.due(self._subject.now() + timedelta(seconds=SOON)))
+        writes = removes + (2 if self._is_full() else 1) if makes else removes
+        return Wait(writes=writes, makes=makes, personal=self._application.two_secrets)
 
     def _keep(self) -> Steps[bool]:
         """Clean up beside the shown secret; return False where that does not sign in, so that a new one is needed."""
@@ -5682,6 +5733,7 @@ class Rotation:
                 f"its sign-in says neither yes nor no to the vault's secret: {problem.why}",
                 "run it again; set verify to false if it cannot sign in from this host",
             ) from None
+        yield self._turn(makes=False)
         if self._plan.outlook.left_overs:
             with self._budget.phase("save the record as it is", PUBLISH):
                 self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
@@ -5831,7 +5883,7 @@ class Rotation:
             if seconds:
                 settling = Settling(proving, retiring.new_is_listed, self._budget, self._log)
                 yield from settling.steps(seconds, retiring.early)
-            retiring.retire(self._retire_time())
+            retiring.retire(self._retire_time(), until)
             self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:
             self._superseded = other.key_id

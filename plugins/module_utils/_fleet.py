@@ -33,6 +33,7 @@ _FACTS = (
     *("remaining", "orphans", "marker", "unlisted"),
 )
 _SHORT = ("key_id", "expires", "remaining", "orphans", "marker")
+_UNTOLD = Outcome("error", 1, "ERROR what came of it was not told. Next: report it, and run it again.", True, {})
 # An event of AWX holds about 1 MB; Ansible adds to what the module returns.
 _LARGEST = 600_000
 _LONGEST_MESSAGE, _LONGEST_TITLE = 2000, 200
@@ -71,7 +72,7 @@ def rotate_all(module: Module, setting: Setting, budget: Budget, log: Log) -> di
         progress.close()
     budget.shield()
     log.say(f"{len(uids)} records in {time.monotonic() - began:.0f} s; {run.throttled} requests were throttled")
-    return summary([entries[uid] for uid in uids])
+    return summary([entries.get(uid) or _entry(uid, _UNTOLD) for uid in uids])
 
 
 def _check(uids: Iterable[str], params: Mapping[str, Any]) -> None:

@@ -138,7 +138,7 @@ class Run:
         self.hidden = False  # whether something is not known everywhere then
         self.wrong: list[str] = []  # what it has done although the design forbids it
         self.sign_ins: dict[str, list[Answer]] = {}  # what was answered to each secret
-        self.began = stores.now
+        self.began = self.asked_at = stores.now
         self.budget = FakeBudget(self)
         self._fate = "ok"
         self.cut_off = False  # it had no time left to see what remains
@@ -209,6 +209,7 @@ class Run:
             self._mine.acquire()
             fate = self._fate
         self.stores.now += SECONDS_EACH
+        self.asked_at = self.stores.now
         if fate == "busy after" and op == "add" and max(self.stores.lists):
             fate = "busy"  # where Graph's word is wrong and no read shows it, nobody could tell
         word, _space, moment = fate.partition(" ")
@@ -381,6 +382,11 @@ class FakeVault:
     def __init__(self, run: Run) -> None:
         self._run = run
 
+    @property
+    def asked_at(self) -> float:
+        """When the last request took effect."""
+        return self._run.asked_at
+
     def read(self, uids: Any) -> dict[str, VaultRecord]:
         """Return the records."""
         return self._run.read_records(list(uids))
@@ -411,6 +417,11 @@ class FakeGraph:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+
+    @property
+    def asked_at(self) -> float:
+        """When the last request took effect."""
+        return self._run.asked_at
 
     @staticmethod
     def _failure(why: str, sure: bool) -> BaseException:
@@ -453,7 +464,7 @@ class FakeGraph:
             raise NotDone("Not allowed to add 3 passwords.", certain=True, full=True, status=400)
         return made.shown(trimmed=False), Secret(made.text)
 
-    def await_turn(self) -> None:
+    def await_turn(self, name: str) -> None:
         """Nobody counts here."""
 
     def remove_password(self, application: Any, key_id: str) -> bool:
@@ -473,6 +484,11 @@ class FakeEntra:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+
+    @property
+    def asked_at(self) -> float:
+        """When the last request took effect."""
+        return self._run.asked_at
 
     def sign_in(self, client_id: str, secret: Secret) -> SignIn:
         """Sign in once."""

@@ -37,10 +37,11 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Wait:
-    """What work that is done step by step waits for: so many seconds, or its turn to make a secret (``makes``), of an
-    application that is open to ``personal`` accounts or not."""
+    """What work that is done step by step waits for: so many seconds, or its turn to write to Graph so many times
+    (``writes``), making a secret (``makes``) or not, of an application that is open to ``personal`` accounts or not."""
 
     seconds: float = 0.0
+    writes: int = 0
     makes: bool = False
     personal: bool = False
 
@@ -60,7 +61,7 @@ class Budget:
     """The time that is left (seconds, monotonic clock). Outside of a phase it is unlimited."""
 
     def __init__(self) -> None:
-        self._begun = time.monotonic()
+        self._begun = self.now()
         self._end = self._seconds = self._good_until = float("inf")
         self._phase = ""
         self.shielded = False  # while undoing and reporting, signals are let pass
@@ -68,7 +69,7 @@ class Budget:
 
     def left(self) -> float:
         """Seconds to the end of this phase, never negative."""
-        return max(0.0, self._end - time.monotonic())
+        return max(0.0, self._end - self.now())
 
     def sending(self) -> float:
         """Seconds in which a request may still be sent: to the end of this phase, or of what it goes by."""
@@ -85,7 +86,11 @@ class Budget:
 
     def spent(self) -> float:
         """Seconds since this was made."""
-        return time.monotonic() - self._begun
+        return self.now() - self._begun
+
+    def now(self) -> float:
+        """Seconds of the clock that phases go by."""
+        return time.monotonic()
 
     @staticmethod
     def awake() -> float:
@@ -104,7 +109,7 @@ class Budget:
         Within a phase that ends earlier, that one's end counts.
         """
         before = self._end, self._phase, self._seconds
-        end = time.monotonic() + seconds
+        end = self.now() + seconds
         if end < self._end:
             self._end, self._phase, self._seconds = end, name, seconds
         self._arm()
@@ -132,6 +137,10 @@ class Budget:
         """Sleep; raise OutOfTime at once when the phase would end before, or has ended."""
         self.fits(seconds)
         time.sleep(seconds)
+
+    def wait_for_others(self, seconds: float) -> None:
+        """Sleep while it is the turn of others."""
+        self.pause(seconds)
 
     def on_alarm(self, number: int, frame: Any) -> None:
         """Handle SIGALRM: the phase is over."""

@@ -20,13 +20,13 @@ from ..rotation.evidence import published_in
 from ..rotation.publishing import FIELD_APPLICATION
 from ..services.application import Application, guid
 from ..services.credentials import Identity
-from ..services.entra import Cloud
+from ..services.entra import Cloud, NotReached
 from ..services.vault import VaultRecord
 
 # A token is valid for an hour or more, and a rotation goes on for some minutes with the one it has got (seconds).
 _RENEW = 1200.0
 # Where a sign-in fails, the next ones would fail alike.
-_FAILED = 60.0
+_FAILED, _NOT_REACHED = 60.0, 10.0
 
 
 def same_application(name: str, uids: Sequence[str]) -> Refused:
@@ -113,7 +113,7 @@ class Fleetmates(Company):
             kept = self._tokens.setdefault(key, _Kept())
         with kept.lock:
             age = self._clock() - kept.at
-            if kept.problem is not None and age < _FAILED:
+            if kept.problem is not None and age < (_NOT_REACHED if isinstance(kept.problem, NotReached) else _FAILED):
                 raise Refused(kept.problem.what, kept.problem.why, kept.problem.todo)
             if kept.token is None or kept.token is refused or age >= _RENEW:
                 former = kept.token if kept.token is not refused else None
@@ -122,7 +122,8 @@ class Fleetmates(Company):
                     kept.token = fetch()
                 except Refused as problem:
                     if former is None:
-                        kept.problem = problem
+                        # Whoever is at work with a token tries by itself: it has something to undo.
+                        kept.problem = problem if refused is None else None
                         raise
                     kept.token = former  # it is good for longer than that
                 finally:

@@ -52,13 +52,14 @@ class Series:
         self._last = max(self._last, now)
 
     def throttled(self, now: float, asked: float | None) -> bool:
-        """The service has refused a call: all are silent, for as long as is ``asked``, or for a silence.
+        """The service has refused a call: all are silent, for as long as is ``asked``, and for a silence at least, as
+        it begins to count anew only then.
 
         Returns whether that is news.
         """
         news = now >= self._closed_until
         self._number = 0
-        self._closed_until = max(self._closed_until, now + (asked or self._silence))
+        self._closed_until = max(self._closed_until, now + max(asked or 0.0, self._silence))
         return news
 
 

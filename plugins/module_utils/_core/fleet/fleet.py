@@ -28,8 +28,8 @@ from .threads import Threads
 _LOOK = 0.25
 _OVERDUE = 1.0
 _OTHERS = 32
-# A bug that shows each time would keep the fleet from ending.
-_BUGS = 100
+# So many seconds what is under way has to end after a bug of this thread, which may show each time.
+_DRAIN = 300.0
 _Event = tuple[str, Union[Wait, Outcome]]
 
 
@@ -63,27 +63,36 @@ class Fleet:
         self._members: dict[str, Member] = {}
         self._due: list[tuple[float, int, Waiting]] = []
         self._number = itertools.count()
-        self._look_at = 0.0
+        self._look_at, self._ends = 0.0, False
 
     def run(self) -> None:
         """Do all of it. Whatever happens, ``ended`` is told of every member; where something unexpected does, what is
         under way is ended, and nothing else begun."""
-        bugs = 0
+        until = float("inf")
         while not self._schedule.is_over():
             try:
                 self._turn()
             except Exception as bug:
-                bugs += 1
                 self._stop.ask_for(said_of(bug))
-                if bugs > _BUGS:
-                    raise
+                until = min(until, time.monotonic() + _DRAIN)
+                if time.monotonic() >= until:
+                    self._give_up(bug)
+                    break
         for threads in (self._makers, self._others):
             threads.end()
         for uid in self._schedule.left():
             self._ended(uid, not_begun(uid, self._titles.get(uid, ""), self._schedule.halted))
 
+    def _give_up(self, bug: Exception) -> None:
+        self._schedule.halt(said_of(bug))
+        while self._members:
+            uid = next(iter(self._members))
+            del self._members[uid]
+            self._ended(uid, failed_by(bug, uid, self._titles.get(uid, ""), True))
+
     def _turn(self) -> None:
-        if self._stop.reason and not self._stop.is_announced():
+        if self._stop.reason and not self._ends:
+            self._ends = True
             self._end_early()
         self._begin()
         self._wake()
@@ -109,7 +118,7 @@ class Fleet:
             self._go_on(uid, Stopped(self._stop.reason))
 
     def _begin(self) -> None:
-        while True:
+        while not self._pacer.silent():
             uid = self._schedule.next()
             if uid is None:
                 return
@@ -124,24 +133,20 @@ class Fleet:
         except Exception as bug:
             self._schedule.free()
             self._schedule.ended(End.FAILED)
-            self._ended(uid, failed_by(bug, uid, self._titles.get(uid, "")))
+            self._ended(uid, failed_by(bug, uid, self._titles.get(uid, ""), False))
             return False
         return True
 
     def _wake(self) -> None:
         while self._due and self._due[0][0] <= time.monotonic():
             waiting = heapq.heappop(self._due)[2]
-            if waiting.wait.makes:
-                self._make(waiting)
+            seconds = self._pacer.ask_turn(waiting.wait.writes, waiting.wait.personal) if waiting.wait.writes else 0.0
+            if seconds:
+                self._wait(waiting, seconds)
+            elif waiting.wait.makes:
+                self._schedule.wants_turn(waiting.uid)
             else:
                 self._go_on(waiting.uid)
-
-    def _make(self, waiting: Waiting) -> None:
-        seconds = self._pacer.ask_personal() if waiting.wait.personal else 0.0
-        if seconds:
-            self._wait(waiting, seconds)
-        else:
-            self._schedule.wants_turn(waiting.uid)
 
     def _wait(self, waiting: Waiting, seconds: float) -> None:
         heapq.heappush(self._due, (time.monotonic() + seconds, next(self._number), waiting))

@@ -33,7 +33,7 @@ class Member:
         check: bool,
     ) -> None:
         self.uid, self.title = record.uid, record.title
-        self.has_slot = False
+        self.has_slot = self._has_written = False
         self.log = Log(_nothing)
         self.budget = MemberBudget(stop)
         self.http = Http(self.budget, self.log, lines=lines, pace=Turn(pacer))
@@ -44,22 +44,22 @@ class Member:
     def go_on(self, problem: BaseException | None = None) -> Wait | Outcome:
         """Do what is next; raise ``problem`` where the rotation waits. Return what it waits for, or how it ended."""
         try:
-            while True:
-                wait = next(self._steps) if problem is None else self._steps.throw(problem)
-                if not wait.makes or wait.personal or not self.has_slot:
-                    return wait
-                problem = None
+            wait = next(self._steps) if problem is None else self._steps.throw(problem)
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
         except BaseException as bug:
-            return failed_by(bug, self.uid, self.title)
+            return failed_by(bug, self.uid, self.title, self._has_written)
+        self._has_written = self._has_written or wait.writes > 0
+        return wait
 
 
-def failed_by(bug: BaseException, uid: str, title: str) -> Outcome:
+def failed_by(bug: BaseException, uid: str, title: str, may_have_written: bool) -> Outcome:
     """Return how a rotation ended that has met a bug."""
     facts: dict[str, Any] = {"record": uid, "title": title}
-    return Outcome("error", 1, verdict("error", facts, said_of(bug), "", "report it, and run it again"), False, facts)
+    why = "what it has changed is not known" if may_have_written else "nothing was changed"
+    text = verdict("error", facts, said_of(bug), why, "report it, and run it again")
+    return Outcome("error", 1, text, may_have_written, facts)
 
 
 def said_of(bug: BaseException) -> str:

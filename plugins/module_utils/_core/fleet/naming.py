@@ -22,12 +22,14 @@ from ..services.http import Http, Lines
 from ..services.vault import VaultRecord
 from .company import Fleetmates
 from .pacing import Pacer, Turn
-from .stopping import MemberBudget, Stop
+from .stopping import MemberBudget, Stop, Watch
 from .threads import Threads
 
 _AT_ONCE = 16
 # Seconds: where Graph does not answer, each rotation finds that out by itself. Each record adds to it.
 _LIMIT, _EACH = 60.0, 0.05
+# No answer comes for so many seconds before those are cut off whose time is over.
+_LOOK, _GRACE = 0.5, 5.0
 
 
 class Naming:
@@ -59,7 +61,16 @@ class Naming:
         for record in records:
             threads.do(functools.partial(look, record))
         threads.end()
-        found = dict(answers.get() for _record in records)
+        found: dict[str, Application | None] = {}
+        watch = Watch(self._lines)
+        while len(found) < len(records) and time.monotonic() < until + RESOLVE + _GRACE:
+            try:
+                uid, application = answers.get(timeout=_LOOK)
+                found[uid] = application
+            except queue.Empty:
+                watch.look()
+            if self._stop.reason:
+                self._stop.announce()
         return {uid: application for uid, application in found.items() if application is not None}
 
     def _application(self, record: VaultRecord) -> Application | None:

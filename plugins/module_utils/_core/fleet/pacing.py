@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from ..base.timing import Budget
-from ..services.graph import REMOVE
+from ..services.graph import WRITES
 from ..services.http import Pace, Reply, retry_after, seconds_in
 from .counters import Quota, Series
 
@@ -24,8 +24,6 @@ _BURST, _SILENCE = 90, 11.0
 _CALLS, _CALLS_IN = 3000, 10.0
 _WRITES, _WRITES_IN = 2800, 150.0
 _PERSONAL_WRITES, _PERSONAL_IN = 54, 60.0
-# One made, one removed.
-_WRITES_EACH = 2
 # Graph says how much of a limit is used from 0.8 on.
 _USED, _EASE = "x-ms-throttle-limit-percentage", 2.0
 _KEEPER = re.compile(r"/sm/v\d+/(\w+)$")
@@ -61,7 +59,7 @@ class Pacer:
             return self._ask_graph(now, method == "POST")
 
     def _ask_graph(self, now: float, writes: bool) -> float:
-        quotas = [self._graph, self._writes] if writes else [self._graph]
+        quotas = (self._graph, self._writes) if writes else (self._graph,)
         seconds = max(quota.full(now) for quota in quotas)
         if not seconds:
             for quota in quotas:
@@ -69,29 +67,40 @@ class Pacer:
         return seconds
 
     def book(self, name: str) -> float:
-        """Return the same for a call of Keeper's endpoint, or a removal at Graph, that is sent within ``BOOKED``
+        """Return the same for a call of Keeper's endpoint, or a write of Graph, that is sent within ``BOOKED``
         seconds."""
         with self._lock:
             now = self._clock()
-            return self._ask_graph(now, True) if name == REMOVE else self._series(name).book(now)
+            return self._ask_graph(now, True) if name in WRITES else self._series(name).book(now)
 
     def send(self, name: str) -> bool:
         """Return whether what was booked may still be sent, and note that it is."""
         with self._lock:
             now = self._clock()
-            return not (self._graph.closed(now) if name == REMOVE else self._series(name).send(now))
+            return not (self._graph.closed(now) if name in WRITES else self._series(name).send(now))
 
     def now(self) -> float:
         """Return the time of the counters (seconds)."""
         return self._clock()
 
-    def ask_personal(self) -> float:
-        """Return the same for the rotation of an application that is open to personal accounts."""
+    def silent(self) -> float:
+        """Return for how many seconds more Graph has asked for silence."""
+        with self._lock:
+            return self._graph.closed(self._clock())
+
+    def ask_turn(self, writes: int, personal: bool) -> float:
+        """Return 0 where there is room for so many writes of one rotation; else the seconds after which to ask again.
+
+        Those of an application that is open to ``personal`` accounts are counted by this.
+        """
         with self._lock:
             now = self._clock()
-            seconds = self._personal.full(now, _WRITES_EACH)
-            if not seconds:
-                self._personal.count(now, _WRITES_EACH)
+            seconds = max(self._graph.closed(now), self._writes.full(now, min(writes, _WRITES)))
+            if personal:
+                some = min(writes, _PERSONAL_WRITES)
+                seconds = max(seconds, self._personal.full(now, some))
+                if not seconds:
+                    self._personal.count(now, some)
             return seconds
 
     def answered(self, method: str, url: str, reply: Reply | None) -> None:
@@ -142,7 +151,7 @@ class Turn(Pace):
         self._booked: dict[str, float] = {}  # until when
 
     def book(self, name: str, budget: Budget) -> None:
-        """Count a call of Keeper's endpoint, or a write of Graph, already now."""
+        """Count a call of Keeper's endpoint, or a write of Graph, already now. Raises Stopped."""
         if self._pacer.now() >= self._booked.get(name, 0.0):
             self._until_allowed(lambda: self._pacer.book(name), budget)
             self._booked[name] = self._pacer.now() + BOOKED
@@ -164,4 +173,4 @@ class Turn(Pace):
             if not seconds:
                 return
             # Not all at once: the place that is free may be taken by then, and a silence may have become longer.
-            budget.pause(min(seconds, _LONGEST_PAUSE))
+            budget.wait_for_others(min(seconds, _LONGEST_PAUSE))

@@ -21,7 +21,8 @@ _WINDOW = 0.25
 _LOOK = 0.5
 # With less (seconds) than that left of its phase, a rotation gives Keeper no fair time to answer, or to be asked again.
 _ENOUGH = 12.0
-_Find = Callable[[list[str]], tuple[dict[str, VaultRecord], list[str]]]
+# What is found, what cannot be deciphered, and when (of a budget's ``awake``) that was asked for.
+_Find = Callable[[list[str]], tuple[dict[str, VaultRecord], list[str], float]]
 
 
 @dataclass
@@ -33,6 +34,7 @@ class _Batch:
     found: dict[str, VaultRecord] | None = None
     lost: list[str] = field(default_factory=list)
     problem: Refused | None = None
+    asked_at: float = 0.0
 
 
 class Reading:
@@ -42,8 +44,11 @@ class Reading:
         self._lock = threading.Lock()
         self._open: _Batch | None = None
 
-    def read(self, uids: list[str], find: _Find, turn: Callable[[], None], budget: Budget) -> dict[str, VaultRecord]:
-        """Return the records with these uids; ``find`` asks Keeper, ``turn`` waits until it may be asked.
+    def read(
+        self, uids: list[str], find: _Find, turn: Callable[[], None], budget: Budget
+    ) -> tuple[dict[str, VaultRecord], float]:
+        """Return the records with these uids, and when (of the budget's ``awake``) they were asked for; ``find`` asks
+        Keeper, ``turn`` waits until it may be asked.
 
         Raises Refused and BadInput as a vault does, Stopped.
         """
@@ -64,14 +69,14 @@ class Reading:
             for uid in uids:
                 if uid in batch.lost:
                     raise undecipherable(uid)
-            return {uid: batch.found[uid] for uid in uids if uid in batch.found}
+            return {uid: batch.found[uid] for uid in uids if uid in batch.found}, batch.asked_at
 
     def _send(self, batch: _Batch, find: _Find, turn: Callable[[], None], budget: Budget) -> None:
         try:
             budget.pause(min(_WINDOW, budget.left() / 2))
             turn()
             self._close(batch)
-            batch.found, batch.lost = find(list(batch.uids))
+            batch.found, batch.lost, batch.asked_at = find(list(batch.uids))
         except Refused as problem:
             if budget.left() < _ENOUGH:
                 raise  # one that has more time asks again for the others
@@ -93,11 +98,20 @@ class SharedVault(Vault):
         self, reading: Reading, configuration: Mapping[str, str], http: Http, budget: Budget, log: Log
     ) -> None:
         super().__init__(configuration, http, budget, log)
-        self._reading = reading
+        self._reading, self._asked_at = reading, float("-inf")
+
+    @property
+    def asked_at(self) -> float:
+        """When (of the budget's ``awake``) what was read last was asked for."""
+        return self._asked_at
 
     def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
         """Return the records with these uids, read together with those of others."""
-        return self._reading.read(list(uids), self.find, self._turn, self._budget)
+        found, self._asked_at = self._reading.read(list(uids), self._find, self._turn, self._budget)
+        return found
+
+    def _find(self, uids: list[str]) -> tuple[dict[str, VaultRecord], list[str], float]:
+        return (*self.find(uids), self._http.asked_at)
 
     def _turn(self) -> None:
         self._http.pace.book(READ, self._budget)

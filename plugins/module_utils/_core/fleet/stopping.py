@@ -14,6 +14,9 @@ from ..base.timing import Budget
 from ..services.connection import Line
 from ..services.http import Lines
 
+# So many seconds a rotation may wait for others without using up its own time.
+_OTHERS_TURN = 120.0
+
 
 class Stop:
     """Whether the fleet is to end; ``reason`` is empty as long as it is not. Only ``announce`` tells the others."""
@@ -43,8 +46,26 @@ class MemberBudget(Budget):
     """The time of one rotation of the fleet, which no alarm ends and no signal reaches: it looks for itself."""
 
     def __init__(self, stop: Stop) -> None:
+        self._waited = 0.0
         super().__init__()
         self._stop = stop
+
+    def now(self) -> float:
+        """Return the seconds of a clock that stands still while others have their turn, up to ``_OTHERS_TURN``."""
+        return super().now() - min(self._waited, _OTHERS_TURN)
+
+    def wait_for_others(self, seconds: float) -> None:
+        """Sleep without using up the phase, as long as that is not too long altogether."""
+        free = _OTHERS_TURN - self._waited
+        if free <= 0:
+            self.pause(seconds)
+            return
+        self.check()
+        began = super().now()
+        try:
+            self._sleep(min(seconds, free))
+        finally:
+            self._waited += super().now() - began
 
     def admit(self) -> None:
         """Raise Stopped where nothing further may be begun."""
@@ -55,6 +76,9 @@ class MemberBudget(Budget):
     def pause(self, seconds: float) -> None:
         """Sleep; raise OutOfTime as a budget does, and Stopped when the fleet is to end."""
         self.fits(seconds)
+        self._sleep(seconds)
+
+    def _sleep(self, seconds: float) -> None:
         if self.shielded:
             time.sleep(seconds)
         elif self._stop.wait(seconds):

@@ -42,7 +42,7 @@ class Evidence:
                 raise BadInput(
                     f"the record {uid} has gone meanwhile", todo="restore the record or its sharing, and run it again"
                 )
-            self._record, self._record_at = found[uid], self._budget.awake()
+            self._record, self._record_at = found[uid], self._vault.asked_at
             self.others = {other: published_in(found[other]) if other in found else None for other in more}
         return self._record
 
@@ -50,7 +50,7 @@ class Evidence:
         """Return the application as Graph lists it. Raises NotDone, RotationError, Stopped."""
         if self._budget.awake() - self._list_at > FRESH:
             self._listed = self._graph.read(self._application)
-            self._list_at, self._is_new = self._budget.awake(), True
+            self._list_at, self._is_new = self._graph.asked_at, True
             unread = set(other_records(self._listed.credentials, self._record.uid)) - set(self.others)
             if unread:
                 self._record_at = float("-inf")

@@ -14,7 +14,7 @@ from ..base.errors import Refused
 from ..base.redact import Log, Secret
 from ..base.timing import CREATE, Budget
 from ..services.application import Application, Credential
-from ..services.graph import Graph, NotDone
+from ..services.graph import ADD, Graph, NotDone
 from ..services.http import pause_before
 
 # How long Graph is watched for a secret whose making was not answered, and for one that it says it does not know.
@@ -65,6 +65,7 @@ class Making:
     def _make(self, end: datetime) -> tuple[Credential, Secret]:
         name = self._application.display_name
         for attempt in range(1, _MAKES + 1):
+            self._graph.await_turn(ADD)
             self.tried, before, self._doubt = True, self._doubt, _Doubt.UNANSWERED
             try:
                 self.made = self._graph.add_password(self._application, self.display_name, end)

@@ -79,7 +79,7 @@ class Proving:
     def sign_in(self) -> SignIn:
         """Sign in once, over a connection of its own, and remember how it went. Raises Stopped."""
         self.last = self._entra.sign_in(self._application.client_id, self._secret)
-        self._last_at = self._budget.awake()
+        self._last_at = self._entra.asked_at
         return self.last
 
     def taken_within(self, seconds: float) -> bool:

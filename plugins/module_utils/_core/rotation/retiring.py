@@ -15,7 +15,7 @@ from ..base.redact import Log
 from ..base.timing import REVIEW, SOON, Budget
 from ..services.application import Application, Credential, guid
 from ..services.entra import Answer
-from ..services.graph import Graph, NotDone
+from ..services.graph import REMOVE, Graph, NotDone
 from ..services.vault import VaultRecord
 from .deciding import Sorted
 from .evidence import Evidence
@@ -129,14 +129,15 @@ class Retiring:
         try:
             self._confirm(patient=False)
             for item in [item for item in self._todo() if self._is_ours(item)]:
-                self._graph.await_turn()
+                self._graph.await_turn(REMOVE)
                 self._confirm(patient=False)
                 self._remove(item)
         except (NotDone, Unsure) as problem:
             self._log.say(f"not removed before the wait: {problem}")
 
-    def retire(self, seconds: float) -> None:
-        """Remove what is due, within so many seconds. One that fails keeps no other from being removed.
+    def retire(self, seconds: float, not_before: datetime | None) -> None:
+        """Remove what is due, within so many seconds, but not before the given time: what was waited for is due then.
+        One that fails keeps no other from being removed.
 
         Raises NotDone for one that was not removed, Gone, Superseded, TakenOver, RotationError, Stopped.
         """
@@ -148,7 +149,10 @@ class Retiring:
                     self._confirm(patient=True)
                     todo = [item for item in self._todo() if item.key_id not in self._watched]
                     if not todo and not self._watched:
-                        break
+                        if not_before is None or self._now() >= not_before:
+                            break
+                        self._budget.pause((not_before - self._now()).total_seconds())
+                        continue
                     problem = self._remove_all(todo) or problem
                     if self._todo():
                         self._budget.pause(min(_LOOK_PAUSE, max(0.1, self._budget.left() - 0.5)))
@@ -161,7 +165,7 @@ class Retiring:
     def _remove_all(self, todo: list[Credential]) -> NotDone | None:
         problem = None
         for item in todo:
-            self._graph.await_turn()
+            self._graph.await_turn(REMOVE)
             self._confirm(patient=True)
             if item.key_id not in (one.key_id for one in self._todo()):
                 continue

@@ -142,7 +142,7 @@ class Rotation:
     def steps(self) -> Steps[Outcome]:
         """Carry the plan out. Whatever it raises is to be handed to ``end``."""
         if self._plan.action != KEEP or not (yield from self._keep()):
-            yield Wait(makes=True, personal=self._application.two_secrets)
+            yield self._turn(makes=True)
             self._until += self._budget.spent()
             new, secret = self._make()
             proving = self._subject.proving(secret)
@@ -153,6 +153,13 @@ class Rotation:
         self._complete = True
         self._budget.shield()
         return self._rotated()
+
+    def _turn(self, makes: bool) -> Wait:
+        """What the next writes wait for: the new secret, what will be removed, and a second try where there is room to
+        be made first."""
+        removes = len(self._plan.outlook.due(self._subject.now() + timedelta(seconds=SOON)))
+        writes = removes + (2 if self._is_full() else 1) if makes else removes
+        return Wait(writes=writes, makes=makes, personal=self._application.two_secrets)
 
     def _keep(self) -> Steps[bool]:
         """Clean up beside the shown secret; return False where that does not sign in, so that a new one is needed."""
@@ -171,6 +178,7 @@ class Rotation:
                 f"its sign-in says neither yes nor no to the vault's secret: {problem.why}",
                 "run it again; set verify to false if it cannot sign in from this host",
             ) from None
+        yield self._turn(makes=False)
         if self._plan.outlook.left_overs:
             with self._budget.phase("save the record as it is", PUBLISH):
                 self._subject.record = fence(self._subject.vault, self._subject.record, self._budget, self._log)
@@ -320,7 +328,7 @@ class Rotation:
             if seconds:
                 settling = Settling(proving, retiring.new_is_listed, self._budget, self._log)
                 yield from settling.steps(seconds, retiring.early)
-            retiring.retire(self._retire_time())
+            retiring.retire(self._retire_time(), until)
             self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:
             self._superseded = other.key_id

@@ -19,11 +19,12 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
+from ..base.timing import Budget
 from ..base.version import VERSION
 
 try:
@@ -42,6 +43,7 @@ else:
     REQUESTS_PROBLEM = ""
 
 # What to do where a service is not reached at all.
+TOO_OLD = "what it goes by was too old before it could be sent"
 REACH = "check the network and the proxy; for a proxy with a CA of its own, set REQUESTS_CA_BUNDLE to the PEM file"
 HOST = "correct the host name in the configuration that names it"
 _NO_HOST = "the address of the service holds no valid host name"
@@ -74,6 +76,8 @@ class Line:
         self.where = ""  # host and address
         self.families: dict[str, int] = {}  # by host, the family of the address that was connected to last
         self.socket: socket.socket | None = None  # what the request is sent over
+        self.sent_at = float("-inf")  # by a clock that goes on while the host sleeps
+        self.may_send: Callable[[], float] = lambda: float("inf")  # for how many seconds more it may be sent
 
     def cut(self) -> None:
         """Let what waits for an answer fail at once; for another thread than the one that waits."""
@@ -242,8 +246,10 @@ class _Connection:
         return sock
 
     def request(self, *arguments: Any, **options: Any) -> None:
-        """Send the request."""
-        self._line.sent = True
+        """Send the request, where that may still be."""
+        if not self._line.may_send():
+            raise NotConnected(TOO_OLD, "run it again", lasting=True)
+        self._line.sent, self._line.sent_at = True, Budget.awake()
         self._line.socket = self.sock
         self._line.where = self._where
         self._line.awaited = f"the answer of {self._where}"
@@ -293,7 +299,7 @@ def race(host: str, port: int, timeout: float, line: Line, name: str) -> socket.
         left = f" within {in_seconds(timeout)}" if time.monotonic() >= end else ""
         raise NotConnected(f"no connection to {name}{left} ({', '.join(failures)})")
     line.families[host] = winner.family
-    winner.settimeout(timeout)
+    winner.settimeout(max(0.01, end - time.monotonic()))  # for the handshake, too
     return winner
 
 

@@ -135,6 +135,10 @@ class SignIn:
     wait: float | None = None
 
 
+class NotReached(Refused):
+    """The token endpoint has said neither yes nor no."""
+
+
 class Entra:
     """The token endpoint of one tenant."""
 
@@ -148,6 +152,11 @@ class Entra:
         # msal logs an answer that it cannot parse, and with it perhaps a token.
         logging.getLogger("msal").addHandler(logging.NullHandler())
         logging.getLogger("msal").propagate = False
+
+    @property
+    def asked_at(self) -> float:
+        """When (of the budget's ``awake``) the last request was sent."""
+        return self._http.asked_at
 
     def token(self, identity: Identity, renew: Callable[[], Identity | None] | None = None) -> Secret:
         """Return an access token of the admin application for Graph.
@@ -203,7 +212,7 @@ class Entra:
             )
             answer: Mapping[str, Any] = client.acquire_token_for_client([self._cloud.graph + "/.default"])
         except Unanswered as problem:
-            raise Refused(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
+            raise NotReached(f"{self._cloud.authority} was not reached", str(problem), problem.todo) from None
         except Refused:
             raise
         except Exception as problem:  # whatever msal makes of an answer

@@ -23,7 +23,7 @@ from .graph_words import LATER, code_and_text, refusal_of
 from .http import Http, Reply, Unanswered, busy, retry_after
 
 _SELECT = "id,appId,displayName,signInAudience,passwordCredentials"
-REMOVE = "removePassword"
+ADD, REMOVE = WRITES = "addPassword", "removePassword"
 _CONCURRENT = "Directory_ConcurrencyViolation"
 _FULL = "TooManyAppPasswords"
 _OWNED_PAGES = 20
@@ -72,6 +72,11 @@ class Graph:
         self._sign_in = sign_in
         self._log = log
         self._token: Secret | None = None
+
+    @property
+    def asked_at(self) -> float:
+        """When (of the budget's ``awake``) the last request was sent."""
+        return self._http.asked_at
 
     def connect(self) -> None:
         """Fetch the first token. Raises Refused, BadInput."""
@@ -138,7 +143,7 @@ class Graph:
         wanted = {"displayName": display_name, "endDateTime": format_time(end)}
         body = {"passwordCredential": wanted}
         with _if_known():
-            reply = self._call("POST", f"/applications/{application.object_id}/addPassword", "add password", body=body)
+            reply = self._call("POST", f"/applications/{application.object_id}/{ADD}", "add password", body=body)
         answer = reply.json()
         text = answer.get("secretText")
         found = credentials_in([answer])
@@ -151,9 +156,12 @@ class Graph:
             )
         return credential, Secret(text)
 
-    def await_turn(self) -> None:
-        """Wait until a secret may be removed: what is to be fresh then is looked at afterwards. Raises Stopped."""
-        self._http.pace.book(REMOVE, self._http.budget)
+    def await_turn(self, name: str) -> None:
+        """Wait until a write of that name may be sent: what is to be fresh then is looked at afterwards.
+
+        Raises Stopped.
+        """
+        self._http.pace.book(name, self._http.budget)
 
     def remove_password(self, application: Application, key_id: str) -> bool:
         """Remove a client secret; return False where Graph knows none with that key id.
@@ -238,10 +246,11 @@ class Graph:
         fresh: bool = False,
     ) -> Reply:
         for again in (False, True):
-            if self._token is None:
-                self._token = self._sign_in()
-            elif again:
-                self._token = self._sign_in_again()
+            with self._http.budget.good_until(float("inf")):  # a token does not grow old like that
+                if self._token is None:
+                    self._token = self._sign_in()
+                elif again:
+                    self._token = self._sign_in_again()
             headers = {
                 "Authorization": "Bearer " + self._token.reveal(),
                 "Content-Type": "application/json",

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from ..base.errors import OutOfTime
 from ..base.redact import Log, foreign
 from ..base.timing import Budget
-from .connection import HOST, REACH, Line, NotConnected, Session, in_seconds
+from .connection import HOST, REACH, TOO_OLD, Line, NotConnected, Session, in_seconds
 
 try:
     import requests
@@ -215,6 +215,7 @@ class Http:
         self._lines = lines or Lines()
         self._line = Line()
         self.pace = pace or Pace()
+        self.asked_at = float("-inf")  # when (of the budget's ``awake``) the last request was sent
 
     def call(
         self,
@@ -279,7 +280,7 @@ class Http:
         try:
             self.budget.admit()
             if not self.budget.sending():
-                raise Unanswered("what it goes by was too old before it could be sent", False, "run it again", True)
+                raise NotConnected(TOO_OLD, "run it again", lasting=True)
             session, self._line = self._lines.take(fresh, self._local)
             reply = self._over(session, request, fresh)
             return reply
@@ -290,11 +291,12 @@ class Http:
 
     def _over(self, session: requests.Session, request: dict[str, Any], fresh: bool) -> Reply:
         line, lines = self._line, self._lines
-        line.sent, line.awaited = False, ""
+        line.sent, line.awaited, line.may_send = False, "", self.budget.sending
         lines.busy[line] = self.budget
         try:
             return self._send(session, request)
         finally:
+            self.asked_at = line.sent_at
             del lines.busy[line]
             if fresh:
                 session.close()

@@ -264,6 +264,11 @@ class Vault:
         answer = self._query(path, payload)
         return without_read_only_copies(answer) if path == READ and isinstance(answer, bytes) else answer
 
+    @property
+    def asked_at(self) -> float:
+        """When (of the budget's ``awake``) what was read last was asked for."""
+        return self._http.asked_at
+
     def read(self, uids: Iterable[str]) -> dict[str, VaultRecord]:
         """Return the records with these uids that the application may see. Raises Refused and BadInput.
 

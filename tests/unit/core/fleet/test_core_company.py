@@ -13,11 +13,12 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors 
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Secret
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.company import Fleetmates
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.credentials import Identity
-from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.entra import CLOUDS
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.entra import CLOUDS, NotReached
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.vault import VaultRecord
 from core_samples import CLIENT_ID, OBJECT_ID, Clock, application, credential, key
 
 CLOUD = CLOUDS["AzureCloud"]
+NO = Refused("the admin application could not sign in", "why", "todo")
 
 
 def record(uid: str, **fields: str) -> VaultRecord:
@@ -36,13 +37,13 @@ class Desk:
 
     def __init__(self) -> None:
         self.number = 0
-        self.refuses = False
+        self.refuses: Refused | None = None
 
     def fetch(self) -> Secret:
         """Return the next one."""
         self.number += 1
         if self.refuses:
-            raise Refused("the admin application could not sign in", "why", "todo")
+            raise self.refuses
         return Secret(f"token-number-{self.number}")
 
 
@@ -71,7 +72,7 @@ def test_one_that_cannot_be_renewed_is_used_on_until_it_is_refused():
     company = Fleetmates([], {}, clock.monotonic)
     first = company.token(identity(), CLOUD, None, desk.fetch)
     clock.now += 3600
-    desk.refuses = True
+    desk.refuses = NO
     assert company.token(identity(), CLOUD, None, desk.fetch) is first
     with pytest.raises(Refused):
         company.token(identity(), CLOUD, first, desk.fetch)
@@ -79,13 +80,31 @@ def test_one_that_cannot_be_renewed_is_used_on_until_it_is_refused():
 
 def test_a_sign_in_that_failed_is_not_tried_by_each():
     clock, desk = Clock(), Desk()
-    company, desk.refuses = Fleetmates([], {}, clock.monotonic), True
+    company, desk.refuses = Fleetmates([], {}, clock.monotonic), NO
     for _number in range(3):
         with pytest.raises(Refused):
             company.token(identity(), CLOUD, None, desk.fetch)
     assert desk.number == 1
     clock.now += 60.0
-    desk.refuses = False
+    desk.refuses = None
+    assert company.token(identity(), CLOUD, None, desk.fetch)
+
+
+def test_one_that_was_not_reached_is_tried_again_soon_and_at_once_by_those_at_work():
+    clock, desk = Clock(), Desk()
+    company = Fleetmates([], {}, clock.monotonic)
+    first = company.token(identity(), CLOUD, None, desk.fetch)
+    desk.refuses = NotReached("login.example was not reached", "no answer", "run it again")
+    for _number in range(2):
+        with pytest.raises(Refused):
+            company.token(identity(), CLOUD, first, desk.fetch)
+    assert desk.number == 3
+    for _number in range(2):
+        with pytest.raises(Refused):
+            company.token(identity(), CLOUD, None, desk.fetch)
+    assert desk.number == 4
+    clock.now += 10.0
+    desk.refuses = None
     assert company.token(identity(), CLOUD, None, desk.fetch)
 
 

@@ -132,8 +132,35 @@ def test_what_graph_throttles_is_silent_for_all(answer, seconds):
 
 def test_applications_of_personal_accounts_have_a_quota_of_their_own():
     pace = Pace()
-    assert [pace.pacer.ask_personal() for _number in range(27)] == [0.0] * 27
-    assert pace.pacer.ask_personal() == 60.0
+    assert [pace.pacer.ask_turn(2, True) for _number in range(27)] == [0.0] * 27
+    assert pace.pacer.ask_turn(2, True) == 60.0
+    assert pace.pacer.ask_turn(2, False) == 0.0
+
+
+def test_a_rotation_takes_as_many_places_of_it_as_it_writes():
+    pace = Pace()
+    assert [pace.pacer.ask_turn(4, True) for _number in range(13)] == [0.0] * 13
+    assert pace.pacer.ask_turn(4, True) == 60.0
+    assert pace.pacer.ask_turn(2, True) == 0.0
+
+
+def test_a_rotation_begins_to_write_when_there_is_room_for_all_of_it_and_no_silence():
+    pace = Pace()
+    for _number in range(2798):
+        assert pace.pacer.ask("POST", GRAPH) == 0.0
+        pace.clock.now += 0.01
+    assert pace.pacer.ask_turn(2, False) == 0.0
+    assert pace.pacer.ask_turn(3, False) > 0.0
+    pace.pacer.answered("POST", GRAPH, reply(429, {}, Retry_After="200"))
+    assert pace.pacer.ask_turn(1, False) == pace.pacer.silent() == 200.0
+
+
+def test_a_short_wait_that_keeper_asks_for_is_a_silence_all_the_same():
+    """Its counter begins anew only then."""
+    pace = Pace()
+    pace.pacer.ask("POST", KEEPER + "update_secret")
+    pace.pacer.answered("POST", KEEPER + "update_secret", reply(429, {"error": "throttled", "retry_after": 1}))
+    assert pace.pacer.ask("POST", KEEPER + "update_secret") == 11.0
 
 
 class TestWhatIsBooked:

@@ -22,7 +22,8 @@ def shared(seconds: float) -> tuple[list[str], list[list[str]]]:
 
     def follow() -> None:
         with Budget().phase("follow", 60):
-            ended.append(str(list(reading.read(["b"], find, lambda: None, Budget()))))
+            found, asked_at = reading.read(["b"], find, lambda: None, Budget())
+            ended.append(f"{list(found)}, asked at {asked_at}")
 
     thread = threading.Thread(target=follow)
 
@@ -35,7 +36,7 @@ def shared(seconds: float) -> tuple[list[str], list[list[str]]]:
         asked.append(uids)
         if "a" in uids:
             raise Refused("Keeper was not reached", "no answer", "run it again")
-        return {"b": None}, []
+        return {"b": None}, [], 7.0
 
     budget = Budget()
     with budget.phase("lead", seconds), pytest.raises(Refused):
@@ -45,4 +46,4 @@ def shared(seconds: float) -> tuple[list[str], list[list[str]]]:
 
 
 def test_one_that_has_no_time_left_fails_alone():
-    assert shared(2.0) == (["['b']"], [["a", "b"], ["b"]])
+    assert shared(2.0) == (["['b'], asked at 7.0"], [["a", "b"], ["b"]])

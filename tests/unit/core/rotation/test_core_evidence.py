@@ -38,6 +38,10 @@ class Services:
         self.evidence = Evidence(self, record(OWN), self, application(credential("shown", 24)), budget)  # type: ignore[arg-type]
         self.proving = Proving(self, application(), Secret("the-secret"), True, budget, Log(print))  # type: ignore[arg-type]
 
+    @property
+    def asked_at(self):
+        return self.clock.now
+
     def read(self, what):
         if not isinstance(what, list):
             self.lists += 1

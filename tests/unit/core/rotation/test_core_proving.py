@@ -86,13 +86,14 @@ class FakeEntra:
 
     def __init__(self, clock: Clock, answer: Callable[[float], SignIn]) -> None:
         self._clock, self._answer = clock, answer
-        self.began = clock.now
+        self.began = self.asked_at = clock.now
         self.at: list[float] = []
 
     def sign_in(self, client_id: str, secret: Secret) -> SignIn:
         """Sign in once."""
         assert (client_id, secret.reveal()) == (CLIENT_ID, "the-secret")
         self.at.append(round(self._clock.now - self.began, 3))
+        self.asked_at = self._clock.now
         found = self._answer(self._clock.now - self.began)
         self._clock.now += 0.1
         return found

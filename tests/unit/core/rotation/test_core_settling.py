@@ -44,6 +44,7 @@ class Wait:
     def sign_in(self, client_id: str, secret: Secret) -> SignIn:
         """In place of Entra's."""
         self.asked.append(round(self._clock.now - self.began, 3))
+        self.asked_at = self._clock.now
         return self._answer(self.asked[-1])
 
     def look(self) -> bool | None:

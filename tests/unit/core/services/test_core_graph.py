@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import BadInput, Refused
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.redact import Log, Secret
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services import graph
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.graph import Graph, NotDone
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import Reply, Unanswered
@@ -42,6 +43,7 @@ class Answers:
 
     def __init__(self, *answers: Reply | Unanswered) -> None:
         self._answers = list(answers)
+        self.budget = Budget()
         self.calls: list[tuple[str, str]] = []
         self.more: list[dict[str, Any]] = []
 
