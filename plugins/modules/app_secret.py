@@ -116,6 +116,8 @@ options:
     description:
       - With O(records), so many of them are rotated first, in the order in which they are named. The others begin only
         when all of these are complete.
+      - With O(rotate=expiring) they are taken from those that need a new secret, as their records say, where there are
+        as many. The record that holds the admin application's own secret is never among them.
     type: int
     default: 0
   max_failures:

@@ -147,6 +147,11 @@ _WAITS: dict[str, tuple[Shape | None, Faults, dict[str, Any]]] = {
         _token(5, kind="status", status=429, headers={"Retry-After": "60"}),
         {},
     ),
+    "sign-ins are throttled for longer than it lasts": (
+        None,
+        _token(5, kind="status", status=429, headers={"Retry-After": "200"}),
+        {},
+    ),
     "too many sign-ins in it": (
         None,
         _token(5, kind="status", status=400, body={"error": "invalid_grant", "error_codes": [50196]}),

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +23,8 @@ FULL = os.environ.get("KEEPERPAM_MATRIX") == "full"
 #: What goes wrong is drawn with this; it is said where a test fails.
 SEEDS = range(4 if FULL else 1)
 NUMBER = 200
+#: The first look has so many seconds; what a signal ends is over before.
+HANGS = 40.0
 
 
 def some_faults(fleet: FleetWorld, chance: random.Random) -> None:
@@ -94,6 +97,35 @@ def test_a_signal_ends_it_with_the_truth_about_each(op: str) -> None:
         judge.complete()
         assert judge.verdict.problems == []
         assert not again.failed, again.message
+
+
+def test_a_first_look_that_drips_in_keeps_no_other_from_its_rotation() -> None:
+    """The time of a first look is longer than that of the others, which are done by then."""
+    with make_fleet(4) as fleet:
+        slow = fleet.worlds[1]
+        drip = Fault("get_application", about=slow.app.object_id, kind="drip", seconds=5.0, times=1)
+        fleet.first.sandbox.faults.add(drip)
+        result = fleet.run()
+        assert result.output["counts"] == {"rotated": 4}, result.said()
+
+
+def test_a_signal_in_the_first_look_ends_it_with_nothing_changed() -> None:
+    with make_fleet(6) as fleet:
+        fleet.first.sandbox.faults.add(Fault("get_application", kind="graph429", retry_after=600, times=1))
+        pids: list[int] = []
+
+        def stop(op: str) -> float:
+            if op == "get_application" and pids:
+                os.kill(pids.pop(), signal.SIGTERM)
+            return 0.0
+
+        fleet.first.sandbox.faults.latency = stop
+        began = time.monotonic()
+        result = fleet.run(watch=pids.append)
+        assert time.monotonic() - began < HANGS
+        assert result.output["counts"] == {"refused": 6}, result.said()
+        assert "interrupted by SIGTERM" in result.said()
+        assert all(world.untouched() for world in fleet.worlds)
 
 
 @pytest.mark.parametrize("op", ["update_secret", *(["addPassword", "removePassword"] if FULL else [])])

@@ -13,6 +13,7 @@ import queue
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,9 +49,13 @@ def make_certificate(path: Path) -> str:
 
 
 class Server:
-    """Accepts connections, counts the requests that reach it, and sends ``answer`` (nothing: it hangs up)."""
+    """Accepts connections, counts the requests that reach it, and sends ``answer`` (nothing: it hangs up), with so many
+    seconds before it shakes hands, and before it answers."""
 
-    def __init__(self, certificate: str = "", answer: bytes = b"") -> None:
+    def __init__(
+        self, certificate: str = "", answer: bytes = b"", slow_handshake: float = 0.0, slow_answer: float = 0.0
+    ) -> None:
+        self._slow_handshake, self._slow_answer = slow_handshake, slow_answer
         self.context = None
         if certificate:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -67,12 +72,14 @@ class Server:
                 connection, _peer = self.socket.accept()
             except OSError:
                 return
+            time.sleep(self._slow_handshake)
             try:
                 with self.context.wrap_socket(connection, server_side=True) if self.context else connection as stream:
                     stream.settimeout(5)
                     request = stream.recv(65536)
                     if request:
                         self.requests.append(request)
+                        time.sleep(self._slow_answer)
                         stream.sendall(self.answer)
             except OSError:
                 connection.close()

@@ -28,6 +28,8 @@ from .threads import Threads
 _LOOK = 0.25
 _OVERDUE = 1.0
 _OTHERS = 32
+# Nothing is begun while Graph asks for silence; of a longer one (seconds) each rotation tells by itself.
+_PATIENCE = 300.0
 # So many seconds what is under way has to end after a bug of this thread, which may show each time.
 _DRAIN = 300.0
 _Event = tuple[str, Union[Wait, Outcome]]
@@ -118,7 +120,7 @@ class Fleet:
             self._go_on(uid, Stopped(self._stop.reason))
 
     def _begin(self) -> None:
-        while not self._pacer.silent():
+        while not 0 < self._pacer.silent() <= _PATIENCE:
             uid = self._schedule.next()
             if uid is None:
                 return

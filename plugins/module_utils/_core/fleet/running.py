@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 
 from ..base.errors import RotationError
 from ..base.redact import Log
@@ -16,6 +17,7 @@ from ..rotation.identity import Sources, choose
 from ..rotation.outcome import Outcome, ended
 from ..rotation.policy import Policy
 from ..rotation.subject import Task
+from ..services.application import parse_time
 from ..services.http import Http, Lines
 from ..services.vault import Vault, VaultRecord, not_found, undecipherable
 from .company import Fleetmates
@@ -59,6 +61,7 @@ class Run:
         self._beside: dict[str, VaultRecord] = {}
         self._broken: dict[str, RotationError] = {}
         self._adopted: dict[str, tuple[str, ...]] = {}
+        self._idle: set[str] = set()  # the uids of those that need no new secret, as their records say
         self._company: Fleetmates
 
     @property
@@ -76,8 +79,9 @@ class Run:
         for uid, problem in self._broken.items():
             facts = {"record": uid, "title": self._titles[uid]} if uid in self._titles else {}
             self._tell(uid, ended(problem, facts, Log(_nothing)))
+        uids, canary = in_order(order.uids, order.canary, last, self._idle)
         Fleet(
-            Schedule(order.uids, order.concurrency, order.canary, order.max_failures, last, self._broken),
+            Schedule(uids, order.concurrency, canary, order.max_failures, last, self._broken),
             self._join,
             self._titles,
             self._tell,
@@ -112,6 +116,8 @@ class Run:
             try:
                 sources, policy = self._order.about(record, self._beside, http, None)
                 self._adopted[uid] = policy.adopt
+                if policy.rotate == "expiring" and _lasts(record, policy):
+                    self._idle.add(uid)
                 admins.add(choose(sources)[0].record_uid)
             except RotationError as problem:
                 self._broken[uid] = problem
@@ -133,6 +139,19 @@ class Run:
         vault = SharedVault(self._reading, self._order.keeper, http, budget, log)
         sources, policy = self._order.about(record, self._beside, http, vault)
         return Task(vault, record, sources, policy, company=self._company)
+
+
+def in_order(uids: Sequence[str], canary: int, last: Collection[str], idle: Collection[str]) -> tuple[list[str], int]:
+    """Return the uids in the order in which they begin, and how many of them are the trial. It proves something only
+    with such as are not ``idle``; those in ``last`` are none of it."""
+    able = [uid for uid in uids if uid not in last]
+    first = sorted(able, key=lambda uid: uid in idle)[:canary]
+    return [*first, *(uid for uid in uids if uid not in first)], len(first)
+
+
+def _lasts(record: VaultRecord, policy: Policy) -> bool:
+    end = parse_time(record.value("expires"))
+    return end is not None and end - datetime.now(timezone.utc) >= timedelta(days=policy.min_days_left)
 
 
 def _nothing(line: str) -> None:

@@ -17,7 +17,7 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing 
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services import graph
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.graph import Graph, NotDone
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import Reply, Unanswered
-from core_samples import CLIENT_ID, OBJECT_ID, application, reply
+from core_samples import CLIENT_ID, OBJECT_ID, application, key, reply
 
 KEY = "f0b0b335-1d71-4883-8f98-567911bfdca6"
 WHOLE = "2026-09-09T19:50:29"
@@ -284,6 +284,20 @@ def test_an_answer_without_the_secret_leaves_open_whether_it_was_made(content):
     with pytest.raises(NotDone, match="could not be read") as caught:
         graph_of(reply(200, content))[0].add_password(KNOWN, "a name", MOMENT)
     assert not caught.value.certain
+
+
+def test_a_sign_in_is_not_bound_by_what_a_removal_goes_by():
+    seconds = []
+    http = Answers(reply(401), reply(204))
+
+    def sign_in() -> Secret:
+        seconds.append(http.budget.sending())
+        return Secret("a-token")
+
+    found = Graph(http, "https://graph.example", "ADMIN-ID", sign_in, Log(lambda line: None))  # type: ignore[arg-type]
+    with http.budget.good_until(http.budget.awake()):
+        found.remove_password(application(), key("a"))
+    assert seconds == [float("inf")] * 2
 
 
 def test_a_token_that_is_not_accepted_is_replaced_once():

@@ -10,6 +10,7 @@ import datetime
 import os
 import random
 import socket
+import time
 from email.utils import format_datetime
 
 import pytest
@@ -276,6 +277,34 @@ def test_nothing_is_sent_again_after_that(wait, requests):
         url = f"http://127.0.0.1:{server.port}/"
         assert Http(budget, Log(lambda line: None)).call("POST", url, name="x", retry=busy).status == 503
     assert len(server.requests) == requests
+
+
+def test_nothing_is_sent_late_after_a_slow_connection(certificate, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    original = socket.getaddrinfo
+
+    def slowly(*arguments, **more):
+        time.sleep(0.5)
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    budget = Budget()
+    with closing(Server(certificate, slow_handshake=0.5)) as (server,):
+        caller = Http(budget, Log(lambda line: None))
+        with budget.good_until(budget.awake() + 0.8), pytest.raises(Unanswered) as caught:
+            caller.call("POST", f"https://localhost:{server.port}/", name="x", retry=busy)
+    assert caught.value.sent is False
+    assert server.requests == []
+
+
+def test_what_is_asked_is_as_old_as_the_question(certificate, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+    with closing(Server(certificate, answer, slow_answer=0.3)) as (server,):
+        caller = Http(Budget(), Log(lambda line: None))
+        before = Budget.awake()
+        caller.call("GET", f"https://localhost:{server.port}/", name="x")
+        assert before <= caller.asked_at <= Budget.awake() - 0.3
 
 
 class Closing(Pace):
