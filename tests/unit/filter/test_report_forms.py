@@ -19,6 +19,7 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._reporting.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
+import needed
 from report_samples import believable, page_of, row, stamp, survey
 
 END = "keeperpam_azure_credential_end_timestamp_seconds"
@@ -53,7 +54,7 @@ class Page(HTMLParser):
 
 def parsed(text: str) -> dict[str, list[Any]]:
     """The samples of metrics by their names, as Prometheus' own parser reads them."""
-    parser = pytest.importorskip("prometheus_client.parser", reason="prometheus_client is not installed")
+    parser = needed.module("prometheus_client.parser")
     families = list(parser.text_string_to_metric_families(text))
     assert all(family.type == "gauge" and family.documentation for family in families)
     return {family.name: family.samples for family in families}
