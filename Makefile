@@ -78,8 +78,9 @@ demo: venv-demo link
 .PHONY: test
 test: venv link
 	@test -n "$${KEEPERPAM_FULL:-}" || echo "This takes about twenty minutes on two cores. Left out, and run by make ci:" \
-	    "the other Pythons, the other ansible-cores, the real Commander, most of the fault matrix and of the waits, and" \
-	    "the role on booted hosts."
+	    "the other Pythons, the other ansible-cores, the real Commander, most of the fault matrix and of the waits," \
+	    "the role on booted hosts, and where chromium or promtool is not installed, the page in a browser and the alert" \
+	    "rules."
 	@$(MAKE) -j2 -k gates
 	@$(MAKE) pytest TESTS="tests/unit tests/e2e tests/cores"
 

@@ -42,6 +42,11 @@ options:
     type: str
     choices: [critical, expiring, attention, never]
     default: critical
+  written:
+    description: The results of the tasks that have written the files. One that has failed makes the verdict a failure.
+    type: list
+    elements: dict
+    default: []
 """
 
 EXAMPLES = r"""
@@ -56,7 +61,7 @@ _value:
   type: raw
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..module_utils._core.fleet.judging import reaches
@@ -69,7 +74,12 @@ _SHOWN = 20
 
 
 def report(
-    survey: Mapping[str, Any], form: str, script: str = "", previous: str = "", fail_on: str = "critical"
+    survey: Mapping[str, Any],
+    form: str,
+    script: str = "",
+    previous: str = "",
+    fail_on: str = "critical",
+    written: Sequence[Mapping[str, Any]] = (),
 ) -> str | dict[str, Any]:
     """Return the survey in one of the forms."""
     forms: dict[str, Callable[[], str | dict[str, Any]]] = {
@@ -77,21 +87,29 @@ def report(
         "json": lambda: as_json(survey),
         "csv": lambda: as_csv(survey),
         "metrics": lambda: metrics(survey, previous),
-        "verdict": lambda: verdict(survey, fail_on),
+        "verdict": lambda: verdict(survey, fail_on, written),
     }
     return forms[form]()
 
 
-def verdict(survey: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
-    """Return whether the survey is a failure, and the lines to say: the counts, and what is at least as bad as that."""
+def verdict(survey: Mapping[str, Any], fail_on: str, written: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return whether the report is a failure, and the lines to say: the counts, what is at least as bad as that, and
+    what could not be written."""
+    lost = [_lost(one) for one in written if one.get("failed")]
     if "credentials" not in survey:
-        return {"failed": True, "text": [str(survey.get("msg") or "no message")]}
+        return {"failed": True, "text": [str(survey.get("msg") or "no message"), *lost]}
     bad = [one for one in survey["credentials"] if reaches(one["bucket"], fail_on)]
     lines = [str(survey["msg"]), *map(_line, bad[:_SHOWN])]
     number = sum(count for bucket, count in survey["buckets"].items() if reaches(bucket, fail_on))
     if number > _SHOWN:
         lines.append(f"and {number - _SHOWN} more")
-    return {"failed": reaches(survey["worst"], fail_on), "text": lines}
+    return {"failed": bool(lost) or reaches(survey["worst"], fail_on), "text": lines + lost}
+
+
+def _lost(result: Mapping[str, Any]) -> str:
+    where = f"{result['item']['dest']}: " if "item" in result else ""
+    why = str(result.get("stderr") or result.get("msg") or "no reason was given").strip(". \n")
+    return f"Not written: {where}{why}. Next: see that its folder is there and may be written by the user of the play"
 
 
 def _line(one: Mapping[str, Any]) -> str:

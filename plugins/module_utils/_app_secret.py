@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 from ._core.base.redact import Log
 from ._core.base.timing import Budget
 from ._core.rotation.doctor import dry_run
-from ._core.rotation.outcome import Outcome
 from ._core.rotation.subject import Task
 from ._core.rotation.transaction import perform
 from ._core.services.http import Http
 from ._core.services.vault import Vault, not_found
+from ._diff import diff
 from ._fleet import rotate_all
 from ._module import ENTRA_OPTIONS, EXCLUSIVE, KEEPER_OPTIONS, Module, conclude
 from ._setting import Setting
@@ -66,21 +66,3 @@ def prepare(params: dict[str, Any], http: Http, budget: Budget, log: Log) -> Tas
     record = found[params["record"]]
     sources, policy = setting.about(record, found, http, vault)
     return Task(vault, record, sources, policy, params["application"] or "")
-
-
-def diff(outcome: Outcome) -> dict[str, Any]:
-    """Return what --diff shows: key ids and ends, of the record and of the application."""
-    facts = outcome.facts
-    before = facts.get("secrets_before", {})
-    gone = set(facts.get("would_remove" if outcome.status == "planned" else "removed", []))
-    after = {key_id: end for key_id, end in before.items() if key_id not in gone}
-    new = facts.get("key_id") or "(a new one)"
-    shown_before = {"client_secret_id": facts.get("previous_key_id"), "expires": facts.get("previous_expires")}
-    shown_after = dict(shown_before)
-    if outcome.changed and facts.get("expires"):
-        after[new] = facts["expires"]
-        shown_after = {"client_secret_id": new, "expires": facts["expires"]}
-    return {
-        "before": {"record": shown_before, "secrets": before},
-        "after": {"record": shown_after, "secrets": after},
-    }

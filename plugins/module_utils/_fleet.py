@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ._core.base.errors import BadInput
@@ -21,6 +21,7 @@ from ._core.base.timing import Budget
 from ._core.fleet.running import MOST_AT_ONCE, Order, Run
 from ._core.rotation.outcome import Outcome
 from ._core.rotation.policy import is_record_uid
+from ._diff import bounded, of_record
 from ._module import Module
 from ._progress import Progress
 from ._setting import Setting
@@ -36,6 +37,8 @@ _SHORT = ("key_id", "expires", "remaining", "orphans", "marker")
 _UNTOLD = Outcome("error", 1, "ERROR what came of it was not told. Next: report it, and run it again.", True, {})
 # An event of AWX holds about 1 MB; Ansible adds to what the module returns.
 _LARGEST = 600_000
+# An event of AWX on a diff holds it twice, once as the text that is shown.
+_LARGEST_DIFF = 250_000
 _LONGEST_MESSAGE, _LONGEST_TITLE = 2000, 200
 _NAMED_FAILURES = 20
 
@@ -48,10 +51,12 @@ def rotate_all(module: Module, setting: Setting, budget: Budget, log: Log) -> di
     if not uids:
         return {"status": "unchanged", "msg": "UNCHANGED 0 records", "results": [], "counts": {}, "changed": False}
     entries: dict[str, dict[str, Any]] = {}
+    diffs: dict[str, dict[str, Any]] = {}
     progress = Progress(module._tmpdir, len(uids))
 
     def tell(uid: str, outcome: Outcome) -> None:
         entries[uid] = entry = _entry(uid, outcome)
+        diffs[uid] = of_record(uid, entry["title"], outcome)
         progress.ended(entry["msg"], entry["failed"])
 
     order = Order(
@@ -72,7 +77,8 @@ def rotate_all(module: Module, setting: Setting, budget: Budget, log: Log) -> di
         progress.close()
     budget.shield()
     log.say(f"{len(uids)} records in {time.monotonic() - began:.0f} s; {run.throttled} requests were throttled")
-    return summary([entries.get(uid) or _entry(uid, _UNTOLD) for uid in uids])
+    told = [entries.get(uid) or _entry(uid, _UNTOLD) for uid in uids]
+    return summary(told, [diffs[uid] for uid in uids if uid in diffs])
 
 
 def _check(uids: Iterable[str], params: Mapping[str, Any]) -> None:
@@ -102,8 +108,8 @@ def _entry(uid: str, outcome: Outcome) -> dict[str, Any]:
     return scrubbed
 
 
-def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the result of the module for the entries of all records, in an order of theirs."""
+def summary(entries: list[dict[str, Any]], diffs: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Return the result of the module for the entries of all records and their diffs, in an order of theirs."""
     statuses = Counter(entry["status"] for entry in entries)
     ordered = sorted(statuses, key=_ORDER.index)
     failed = [entry for entry in entries if entry["failed"]]
@@ -114,13 +120,15 @@ def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
     message = " ".join(part if part.endswith((".", "...")) else part + "." for part in parts)
     if failed and "Next: " not in message:
         message += " Next: see results."
+    results = bounded_results(entries)
     return {
         "status": ordered[-1],
         "msg": message,
         "changed": any(entry["changed"] for entry in entries),
         "failed": bool(failed),
         "counts": {status: statuses[status] for status in ordered},
-        "results": bounded_results(entries),
+        "results": results,
+        "diff": bounded(diffs, min(_LARGEST_DIFF, _LARGEST - _size(results))),
     }
 
 

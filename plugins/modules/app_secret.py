@@ -137,6 +137,8 @@ attributes:
     support: full
     details:
       - Shows key ids and dates, never a secret.
+      - With O(records) it has a part for each record in which something changes, as many as an event of the Automation
+        Platform has room for, and says how many are left out.
   idempotent:
     support: partial
     details:
@@ -254,10 +256,11 @@ counts:
   sample: {rotated: 198, refused: 2}
 results:
   description:
-    - How the rotation of each record ended, in the order of O(records). What is described here for one record is in
-      each entry, as far as it is there.
+    - How the rotation of each record ended, in the order of O(records). An entry holds what is listed here and, as far
+      as there is something to name, RV(application), RV(key_id), RV(expires), RV(previous_key_id), RV(verified),
+      RV(removed), RV(kept), RV(would_remove), RV(remaining), RV(orphans), RV(marker) and RV(unlisted).
     - Where all entries together are too large for an event of the Automation Platform, they hold what is listed here,
-      RV(key_id) and RV(expires), and messages are cut.
+      RV(key_id), RV(expires), RV(remaining), RV(orphans) and RV(marker), and messages are cut.
   type: list
   elements: dict
   returned: with O(records), when the records could be read
@@ -333,12 +336,12 @@ verified:
 previous_expires:
   description: When the secret that the record named before ends, as the record says it.
   type: str
-  returned: when the application was found
+  returned: when the application was found, with O(record)
   sample: "2026-12-01T16:00:22Z"
 secrets_before:
   description: The ends of the application's secrets before the run, by key id.
   type: dict
-  returned: when the application was found
+  returned: when the application was found, with O(record)
   sample: {99dcc009-52ac-471c-9be3-d5e9585e3ce2: "2026-12-01T16:00:22.3926920Z"}
 removed:
   description: The key ids of the secrets that were removed.
@@ -366,6 +369,12 @@ kept:
       description: Why it stays.
       type: str
       sample: keep_previous
+unlisted:
+  description: The key id that the record named and the application does not list.
+  type: list
+  elements: str
+  returned: when there is such a one
+  sample: [99dcc009-52ac-471c-9be3-d5e9585e3ce2]
 remaining:
   description: The key ids of the old secrets that may be left.
   type: list

@@ -18,6 +18,8 @@ description:
     Keeper; O(owners) and O(service_principals) add some fifty each.
   - What cannot be read in full is named in RV(sources) and RV(problems), and is no failure as long as one side was
     read.
+  - Where the admin application may not list all applications, and records name more than 100, their certificates are
+    not read.
   - What a rotation would make of a secret is asked of the rotation's own code.
 options:
   records:

@@ -13,6 +13,7 @@ import pytest
 from fleets import FleetJudge, FleetWorld, make_fleet
 from harness import Result
 
+from leaks import pieces_in
 from sandbox import Fault
 
 
@@ -56,6 +57,27 @@ def test_check_mode_changes_nothing_and_says_what_would_be():
         assert all(
             entry["would_remove"] == [world.old.key_id] for world, entry in zip(fleet.worlds, result.output["results"])
         )
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_the_diff_of_each_shows_ids_and_dates_alone(check: bool):
+    with make_fleet(3) as fleet:
+        pasted = fleet.worlds[1]
+        pasted.record.data["title"] = f"orders\n{pasted.old.text}"
+        before = [{"client_secret_id": world.old.key_id} for world in fleet.worlds]
+        result = fleet.run(check=check, diff=True, retire_after="0s")
+        diffs = result.output["diff"]
+        assert [one["before"]["record"].items() >= was.items() for one, was in zip(diffs, before)] == [True] * 3
+        for world, one in zip(fleet.worlds, diffs):
+            new = "(a new one)" if check else world.record.value("client_secret_id")
+            assert world.record.uid in one["before_header"]
+            assert one["before_header"] == one["after_header"]
+            assert "\n" not in one["before_header"]
+            assert one["after"]["record"]["client_secret_id"] == new
+            assert (set(one["before"]["secrets"]), set(one["after"]["secrets"])) == ({world.old.key_id}, {new})
+        assert pieces_in(result.said(), [*fleet.secrets(), pasted.old.text]) == []
+        assert "diff" not in fleet.run(check=True).output
+        assert "diff" not in fleet.run(check=True, diff=True, rotate="expiring", min_days_left=1).output
 
 
 def test_what_is_wrong_with_one_record_keeps_no_other():

@@ -31,7 +31,7 @@ README = CHECKOUT / "README.md"
 GUIDES = sorted((CHECKOUT / "docs" / "docsite" / "rst").glob("*.rst"))
 NOT_RUN, ELSEWHERE = "# not run by tests", "# run by the tests on booted hosts"
 #: The blocks of the guides, by what becomes of them.
-COUNTS = {"run here": 10, "run on booted hosts": 3, "not run": 19}
+COUNTS = {"run here": 11, "run on booted hosts": 3, "not run": 19}
 _RST = re.compile(r"^( *)\.\. code-block:: (bash|yaml)\n\n((?:\1   .*\n|\n)+)", re.MULTILINE)
 _FENCED = re.compile(r"^```(yaml|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -104,6 +104,7 @@ def test_every_block_is_run_or_says_that_it_is_not() -> None:
 
 
 REPORT = "ansible-playbook keeperpam.azure.report -e @report.yml"
+CRON = r"^   15 5 \* \* \*  rotator  (/opt/ansible/venv/bin/ansible-playbook .*)$"
 LIST = "ansible-galaxy collection list keeperpam.azure"
 _ATTACH = "ansible-playbook keeperpam.azure.attach_pam_script -e @attach.yml"
 ATTACH = [
@@ -150,6 +151,19 @@ def test_the_guides_of_fleets_reports_and_awx(tmp_path: Path) -> None:
         (tmp_path / "report.yml").write_text(report, "utf-8")
         assert "failed=0" in run(REPORT, tmp_path, environ)
         assert world.record.uid in (tmp_path / "entra.html").read_text("utf-8")
+
+        job = file_named(
+            guides / "report.rst",
+            "/etc/keeper/report.yml",
+            {**values, "/srv/reports": str(tmp_path), "/var/lib/prometheus/node-exporter": str(tmp_path)},
+        )
+        (tmp_path / "job.yml").write_text(job, "utf-8")
+        (line,) = re.findall(CRON, (guides / "report.rst").read_text("utf-8"), re.MULTILINE)
+        line = line.replace("/opt/ansible/venv/bin", str(Path(sys.executable).parent))
+        assert "failed=0" in run(line.replace("/etc/keeper/report.yml", str(tmp_path / "job.yml")), tmp_path, environ)
+        metrics = (tmp_path / "keeperpam_azure.prom").read_text("utf-8")
+        assert 'keeperpam_azure_source_up{source="applications"} 1' in metrics
+        assert {path.name for path in tmp_path.glob("entra.*")} == {"entra.html", "entra.json", "entra.csv"}
 
         inventory, imported, slices = (block.text for block in blocks(guides / "awx.rst"))
         for name, text in (("all", inventory), ("slices", slices)):
@@ -207,6 +221,23 @@ def test_the_readme_with_ansible(tmp_path: Path) -> None:
         (tmp_path / "play.yml").write_text(play, "utf-8")
         assert "changed=0" in run("ansible-playbook play.yml", tmp_path, environ)
         assert world.agrees()
+
+
+def test_the_readme_s_report(tmp_path: Path) -> None:
+    with make_world() as world:
+        config = tmp_path / "ksm-config.json"
+        config.write_text(json.dumps(world.sandbox.client_config()), "utf-8")
+        config.chmod(0o600)
+        text = README.read_text("utf-8")
+        (line,) = re.findall(r"^    (ansible-playbook keeperpam\.azure\.report (?:.*\\\n)*.*)$", text, re.MULTILINE)
+        for example, value in {
+            "WoGYFu4XQpD0bHTnk13PKw": world.configuration.uid,
+            "/etc/keeper/ksm-config.json": str(config),
+        }.items():
+            assert example in line
+            line = line.replace(example, value)
+        assert "failed=0" in run(line, tmp_path, world.sandbox.environ(GATEWAY_CONFIG=None))
+        assert world.record.uid in (tmp_path / "entra.html").read_text("utf-8")
 
 
 def test_the_readme_s_doctor(tmp_path: Path) -> None:

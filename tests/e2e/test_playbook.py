@@ -61,6 +61,10 @@ def test_it_rotates_all_although_one_fails_and_prints_no_secret(tmp_path: Path) 
         assert agree(tenant, "billing-api")
         assert agree(tenant, "orders-worker")
         assert "is read-only" in output
+        for name in ("billing-api", "orders-worker"):
+            record = tenant.records[name]
+            assert f"--- before: '{name}' ({record.uid})\n+++ after: '{name}' ({record.uid})\n" in output
+            assert f'+        "client_secret_id": "{record.value("client_secret_id")}",\n' in output
         config = sandbox.client_config()
         new = [one.text for app in (*tenant.applications.values(), tenant.admin) for one in app.live_secrets()]
         for secret in (*old, *new, config["privateKey"], config["appKey"]):

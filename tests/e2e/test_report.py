@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from harness import World
 
 from leaks import pieces_in
@@ -88,6 +89,28 @@ def test_it_fails_from_a_bucket_on_also_in_a_rehearsal_that_writes_nothing(world
     assert "Next: rotate the record" in done.stdout
     assert written(tmp_path) == {}
     assert "report_fail_on must be" in play(world, tmp_path, report_fail_on="warning").stdout
+
+
+@pytest.mark.parametrize("name", ["html", "json", "csv", "textfile"])
+def test_a_file_that_cannot_be_written_costs_no_other_and_is_named(world: World, tmp_path: Path, name: str) -> None:
+    suffix = "prom" if name == "textfile" else name
+    lost = f"{tmp_path}/missing/report.{suffix}"
+    done = play(world, tmp_path, report_fail_on="never", **{f"report_{name}": lost})
+    assert done.returncode == 2
+    assert set(written(tmp_path)) == {"html", "json", "csv", "prom"} - {suffix}
+    said = done.stdout[done.stdout.rindex("TASK [") :]
+    assert f"Not written: {lost}" in said
+    assert "missing does not exist" in said
+    assert " credentials: " in said
+
+
+def test_metrics_that_cannot_be_put_in_their_place_cost_no_other_and_are_named(world: World, tmp_path: Path) -> None:
+    (tmp_path / "report.prom" / "report.prom.new" / "full").mkdir(parents=True)
+    done = play(world, tmp_path, report_fail_on="never")
+    assert done.returncode == 2
+    assert {path.suffix for path in tmp_path.glob("report.*") if path.is_file()} >= {".html", ".json", ".csv"}
+    said = done.stdout[done.stdout.rindex("TASK [") :]
+    assert "Not written: mv: " in said
 
 
 def test_a_source_that_is_down_shows_and_the_last_success_stays(world: World, tmp_path: Path) -> None:

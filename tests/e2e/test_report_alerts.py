@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from ansible_collections.keeperpam.azure.plugins.module_utils._reporting.metrics import metrics
 from harness import CHECKOUT
 
+import needed
 from report_samples import NOW, believable, row, survey
 
 RULES = CHECKOUT / "examples" / "prometheus" / "keeperpam_azure.rules.yml"
 DASHBOARD = CHECKOUT / "examples" / "grafana" / "keeperpam_azure.json"
-PROMTOOL = shutil.which("promtool")
-
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
 
 
 def promtool(*arguments: str, text: str = "") -> None:
     """Run it; what it finds wrong fails the test."""
-    command = [str(PROMTOOL), *arguments]
+    command = [needed.program("promtool", "prometheus"), *arguments]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -40,7 +36,6 @@ def expressions() -> list[str]:
     return [target["expr"].replace("$days", "90") for panel in panels for target in panel["targets"]]
 
 
-@needs_promtool
 def test_promtool_accepts_metrics_rules_and_the_dashboards_expressions(tmp_path: Path) -> None:
     promtool("check", "metrics", text=metrics(believable(), ""))
     promtool("check", "rules", str(RULES))
@@ -49,7 +44,6 @@ def test_promtool_accepts_metrics_rules_and_the_dashboards_expressions(tmp_path:
     promtool("check", "rules", str(tmp_path / "dashboard.yml"))
 
 
-@needs_promtool
 def test_the_rules_fire_for_what_they_are_about(tmp_path: Path) -> None:
     offset = NOW.timestamp()  # promtool begins at the epoch
     result = survey(

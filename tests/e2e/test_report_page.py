@@ -9,7 +9,6 @@ The pictures are kept in tests/output.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,25 +16,24 @@ from typing import Any
 import pytest
 from harness import CHECKOUT
 
+import needed
 from report_samples import believable, page_of, row, survey
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+sync_api = needed.module("playwright.sync_api")
 
-CHROMIUM = shutil.which("chromium")
 OUTPUT = CHECKOUT / "tests" / "output"
 ADDRESS = "https://report.example/"
 # What Jenkins, AWX and the like put before files that others have made.
 STRICT = "default-src 'none'; style-src 'unsafe-inline'"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: chromium)")
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Start a headless Chromium."""
+    chromium = needed.program("chromium", "chromium")
     with sync_api.sync_playwright() as playwright:
         # Its own sandbox needs what containers seldom allow; it meets no page but ours.
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield found
         found.close()
 

@@ -273,6 +273,36 @@ def test_where_the_admin_may_not_list_what_records_name_is_read(world: World) ->
     assert "Insufficient privileges" in source["problem"]
 
 
+def test_where_the_admin_may_not_list_fewer_than_a_hundred_records_are_read_in_full(world: World) -> None:
+    """The guide says so, of the alerts that would never end."""
+    world.sandbox.directory.owned_by_reads_all = False
+    fill(world, 109)
+    records = [one.uid for one in world.sandbox.vault.records.values() if one.value("application_object_id")]
+    assert len(records) == 99
+    up = [{"name": name, "up": True, "problem": ""} for name in ("keeper", "applications")]
+    assert survey(world, records=records)["sources"] == up
+    (source,) = [one for one in survey(world, records=[*records, another(world)])["sources"] if not one["up"]]
+    assert source["name"] == "applications"
+
+
+def another(world: World) -> str:
+    """Add an application with its record; return the uid of the record."""
+    app = world.sandbox.directory.add_application("another", owners=[world.admin.client_id])
+    return world.add_record("another", app.add_secret("in use"), application_object_id=app.object_id).uid
+
+
+def test_where_the_admin_may_not_list_the_certificates_of_a_hundred_are_read_and_of_more_are_not(world: World) -> None:
+    """The guide and the module's documentation say so."""
+    world.sandbox.directory.owned_by_reads_all = False
+    world.app.keys.append(Key("CN=billing", *span(300)))
+    fill(world, 110)
+    assert survey(world)["states"]["certificate"] == 1
+    another(world)
+    result = survey(world)
+    assert result["records"] == 101
+    assert result["states"]["certificate"] == 0
+
+
 @pytest.mark.parametrize("by", ["object_id", "client_id"])
 def test_what_a_record_names_and_the_admin_may_not_read_stops_nothing_else(world: World, by: str) -> None:
     world.sandbox.directory.owned_by_reads_all = False

@@ -19,6 +19,7 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._reporting.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
+import needed
 from report_samples import believable, page_of, row, stamp, survey
 
 END = "keeperpam_azure_credential_end_timestamp_seconds"
@@ -53,7 +54,7 @@ class Page(HTMLParser):
 
 def parsed(text: str) -> dict[str, list[Any]]:
     """The samples of metrics by their names, as Prometheus' own parser reads them."""
-    parser = pytest.importorskip("prometheus_client.parser", reason="prometheus_client is not installed")
+    parser = needed.module("prometheus_client.parser")
     families = list(parser.text_string_to_metric_families(text))
     assert all(family.type == "gauge" and family.documentation for family in families)
     return {family.name: family.samples for family in families}
@@ -205,3 +206,20 @@ def test_what_a_screen_does_not_hold_is_counted():
 
 def test_a_survey_that_failed_is_a_failure():
     assert report({"msg": "no sign-in"}, "verdict", fail_on="never") == {"failed": True, "text": ["no sign-in"]}
+
+
+def test_a_file_that_was_not_written_is_a_failure_and_is_named():
+    written = [
+        {"failed": False, "item": {"dest": "/srv/entra.html"}},
+        {"skipped": True},
+        {"failed": True, "item": {"dest": "/srv/a/entra.csv"}, "msg": "Destination directory /srv/a does not exist"},
+        {"failed": True, "msg": "non-zero return code", "stderr": "mv: cannot move 'a' to 'b': Permission denied"},
+    ]
+    verdict: Any = report(survey([row(1)]), "verdict", fail_on="never", written=written)
+    next_step = "Next: see that its folder is there and may be written by the user of the play"
+    assert verdict["failed"] is True
+    assert verdict["text"][1:] == [
+        f"Not written: /srv/a/entra.csv: Destination directory /srv/a does not exist. {next_step}",
+        f"Not written: mv: cannot move 'a' to 'b': Permission denied. {next_step}",
+    ]
+    assert report({"msg": "no sign-in"}, "verdict", written=written)["text"][1:] == verdict["text"][1:]

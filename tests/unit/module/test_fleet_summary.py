@@ -7,9 +7,21 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-from ansible_collections.keeperpam.azure.plugins.module_utils._fleet import bounded_results, summary
+import pytest
+import yaml
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.outcome import Outcome
+from ansible_collections.keeperpam.azure.plugins.module_utils._diff import of_record
+from ansible_collections.keeperpam.azure.plugins.module_utils._fleet import (
+    _ALWAYS,
+    _FACTS,
+    _SHORT,
+    bounded_results,
+    summary,
+)
+from ansible_collections.keeperpam.azure.plugins.modules.app_secret import RETURN
 
 
 def entry(number: int, status: str = "rotated", **facts: Any) -> dict[str, Any]:
@@ -63,3 +75,51 @@ def test_messages_are_cut_where_that_is_not_enough():
 def test_small_results_are_left_alone():
     entries = [entry(1, kept=[{"key_id": "a", "reason": "b"}])]
     assert bounded_results(entries) == entries
+
+
+def change(number: int, **facts: Any) -> dict[str, Any]:
+    """The diff of one record."""
+    before = {"previous_key_id": "a" * 36, "secrets_before": {"a" * 36: "2026-12-01T16:00:22.3926920Z"}}
+    return of_record(f"uid-{number}", f"app-{number}", Outcome("rotated", 0, "", True, {**before, **facts}))
+
+
+def rotated(number: int) -> dict[str, Any]:
+    """The diff of one record whose secret is another now."""
+    return change(number, key_id="b" * 36, expires="2027-09-09T19:50:29.3086381Z", removed=["a" * 36])
+
+
+def test_each_change_has_a_diff_with_the_name_of_its_record():
+    found = summary([entry(1), entry(2)], [rotated(1), rotated(2)])["diff"]
+    assert [one["before_header"] for one in found] == ["'app-1' (uid-1)", "'app-2' (uid-2)"]
+    assert [one["after_header"] for one in found] == ["'app-1' (uid-1)", "'app-2' (uid-2)"]
+    assert found[0]["before"]["secrets"] == {"a" * 36: "2026-12-01T16:00:22.3926920Z"}
+    assert found[0]["after"]["secrets"] == {"b" * 36: "2027-09-09T19:50:29.3086381Z"}
+
+
+def test_what_has_not_changed_has_no_diff():
+    assert summary([entry(1, "unchanged"), entry(2)], [change(1), rotated(2)])["diff"] == [rotated(2)]
+
+
+@pytest.mark.parametrize("message", ["m" * 150, "m" * 1900])
+def test_with_the_diffs_of_a_thousand_the_result_stays_what_an_event_holds(message: str):
+    entries = [{**entry(number, key_id="k" * 36), "msg": message} for number in range(1000)]
+    found = summary(entries, [rotated(number) for number in range(1000)])
+    assert len(json.dumps(found["results"])) + len(json.dumps(found["diff"])) < 620_000
+    # The callbacks of Ansible put the indented form in place of each diff, and AWX keeps that and the text made of it.
+    assert len(json.dumps(found["diff"], indent=4)) < 300_000
+    *shown, last = found["diff"]
+    assert shown == [rotated(number) for number in range(len(shown))]
+    assert last == {"prepared": f"{1000 - len(shown)} more are left out, as they are too large: see results.\n"}
+
+
+def test_the_diffs_of_a_hundred_are_all_shown():
+    found = summary([entry(number) for number in range(100)], [rotated(number) for number in range(100)])
+    assert found["diff"] == [rotated(number) for number in range(100)]
+
+
+def test_the_documentation_names_what_an_entry_holds():
+    returned = yaml.safe_load(RETURN)
+    whole, short = (re.findall(r"RV\((\w+)\)", text) for text in returned["results"]["description"])
+    assert set(returned["results"]["contains"]) == set(_ALWAYS)
+    assert (set(whole), set(short)) == (set(_FACTS), set(_SHORT))
+    assert set(_FACTS) <= set(returned)
