@@ -306,7 +306,8 @@ def test_two_slices_with_two_devices_rotate_one_tenant(tmp_path: Path) -> None:
                 tmp_path / str(number),
                 config=device,
                 options=slices,
-                rotate_hosts=f"slice_{number}:&expiring",
+                rotate_hosts=f"slice_{number}:!broken",
+                rotate_mode="expiring",
                 rotate_pam_config=fleet.first.configuration.uid,
             )
             for number, device in enumerate(devices)
@@ -367,28 +368,28 @@ def test_a_signal_ends_it_with_each_application_old_or_new(tmp_path: Path, numbe
         judge = FleetJudge(fleet)
         sandbox.faults.latency = lambda op: 0.03
         given = {"rotate_pam_config": fleet.first.configuration.uid, "rotate_concurrency": 4}
-        begun, due = threading.Event(), Counter[str]()
+        sent, due = threading.Event(), Counter[str]()
         running: list[subprocess.Popen[str]] = []
 
         def watch(_sandbox: object, entry: Any) -> None:
             due[entry.op] += 1
-            if due[op] == 5 and not begun.is_set():
-                begun.set()
-                process = running[0]
-                (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+            if due[op] == 5 and not sent.is_set():
+                sent.set()
+                (os.killpg if number == signal.SIGINT else os.kill)(running[0].pid, number)
 
         sandbox.watch(watch)
         running.append(start(sandbox, tmp_path, **NIGHTLY, **given))
         said, _nothing = running[0].communicate()
-        assert begun.is_set(), said
+        assert sent.is_set(), said
         deadline = time.monotonic() + 60
         while remains_of(tmp_path):
             assert time.monotonic() < deadline, "something goes on running"
             time.sleep(0.1)
-        print(number, running[0].returncode, dict(due), said[-600:])
         assert running[0].returncode != 0
-        made = due["addPassword"]
-        assert made < 12
+        assert "PLAY RECAP" not in said
+        # At times ansible-core ends its worker before that has told the module of SIGINT: it goes on to its end then.
+        to_the_end = number == signal.SIGINT and all(world.agrees() and not world.untouched() for world in fleet.worlds)
+        assert due["addPassword"] < 12 or to_the_end
         assert judge.verdict.problems == []
         for world in fleet.worlds:
             assert world.untouched() or (world.published() and world.shows() != world.old.key_id)
