@@ -117,8 +117,14 @@ def test_a_wave_in_which_too_many_fail_is_the_last(tmp_path: Path, limit: int | 
         code, said = play(sandbox, tmp_path, rotate_serial="2,100%", rotate_max_fail_percentage=limit, **variables)
         assert code == 2, said
         assert said.count("TASK [Rotate a wave]") == waves
-        assert sum(counts["failed"] for counts in recap(said).values()) == 1
+        found = recap(said)
+        assert sum(counts["failed"] for counts in found.values()) == 1
         assert len(rotated(tenant)) == waves
+        assert len({record.uid for record in tenant.records.values()} & set(found)) == waves + 1
+        left_out = {"rotate_hosts": f"all:!broken:!{tenant.records['billing-api'].uid}"}
+        code, said = play(sandbox, tmp_path, **{**variables, **left_out})
+        assert code == 0, said
+        assert rotated(tenant) == {"crm-sync", "orders-worker"}
 
 
 def test_waves(tmp_path: Path) -> None:
@@ -149,6 +155,10 @@ def test_an_inventory_that_was_not_read_is_a_failure(tmp_path: Path) -> None:
             assert code == 2, said
             assert "no inventory of keeperpam.azure.app_records was read" in said
             assert "ANSIBLE_INVENTORY_UNPARSED_FAILED=1" in said
+        settings = {"ANSIBLE_INVENTORY_UNPARSED_FAILED": "1"}
+        code, said = play(sandbox, tmp_path, options="folders: [elsewhere]", settings=settings, rotate_hosts="all")
+        assert code != 0
+        assert "PLAY [" not in said
 
 
 @pytest.mark.parametrize("pattern", ["expird,healthy", ["healthy", "all:&expird"], "expird"])
@@ -343,6 +353,13 @@ def test_what_a_run_has_left_is_finished_by_the_nightly_form(tmp_path: Path) -> 
         judge.complete()
         assert judge.verdict.problems == []
         assert [entry.op for entry in sandbox.log].count("addPassword") == 3
+        before = len(sandbox.log)
+        code, said = play(sandbox, tmp_path, **NIGHTLY, **given)
+        assert code == 0, said
+        operations = Counter(entry.op for entry in sandbox.log[before:])
+        assert operations["get_application"] == 2 * 3
+        assert operations["token"] == 3 * 3 + 1  # the other one is the admin application's
+        assert {"addPassword", "update_secret", "removePassword"}.isdisjoint(operations)
 
 
 def remains_of(home: Path) -> list[int]:
