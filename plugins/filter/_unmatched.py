@@ -65,7 +65,8 @@ def unmatched(patterns: Sequence[str], groups: Mapping[str, Sequence[str]]) -> l
             "have Ansible fail there"
         ]
     known = {*STATES, *groups, *(host for hosts in groups.values() for host in hosts)}
-    names = [_PART_OF_A_GROUP.sub("", part.lstrip("&")) for part in split_host_pattern(list(patterns))]
+    parts = split_host_pattern(list(patterns))  # type: ignore[no-untyped-call]
+    names = [_PART_OF_A_GROUP.sub("", part.lstrip("&")) for part in parts]
     unknown = [name for name in names if not _NO_NAME.match(name) and name not in known]
     return [f"there is no host or group {' nor '.join(unknown)}. Next: correct rotate_hosts"] if unknown else []
 

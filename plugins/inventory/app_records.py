@@ -147,7 +147,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             raise AnsibleParserError(f"the records were not read: {stop}. Next: run it again.") from None
         for text in known["warnings"]:
             self.display.warning(text)
-        for name in (*STATES, *self.get_option("groups")):
+        for name in (*STATES, *(self.get_option("groups") or ())):
             self._into.add_group(self._sanitize_group_name(name))
         now = datetime.now(timezone.utc)
         facts = [untrusted(variables_of(one, now, self.get_option("min_days_left"))) for one in entries]
