@@ -13,7 +13,10 @@ version_added: 0.1.0
 author:
   - keeperpam.azure contributors (@keeperpam)
 description:
-  - Each rotation would remove secrets that the other record shows, or may do so.
+  - Each rotation would remove secrets that the other record shows, or may do so. Waves are calls of their own, which do
+    not see each other's records.
+  - As with M(keeperpam.azure.app_secret), O(adopt) counts in place of what the records say, and of two records one must
+    adopt the other.
   - This filter is PRIVATE to the collection. It may change at any time.
 positional: adopt
 options:
@@ -24,7 +27,7 @@ options:
     elements: dict
     required: true
   adopt:
-    description: The uids of records whose secrets are given up. All but one of those that name one application may be.
+    description: The uids of records whose secrets are given up; where there are none, the records' own count.
     type: list
     elements: str
     required: true
@@ -38,29 +41,41 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: A sentence for each application that several records name.
-  type: list
-  elements: str
-  sample: ["the records ZmpJl4qCXJEi0ohFKzzQaA and DpR8i4oUY7LfnmYeumxFaw name the same application"]
+  description: Why a record is not rotated, by its uid; those that may be are not there.
+  type: dict
+  sample:
+    ZmpJl4qCXJEi0ohFKzzQaA: >-
+      REFUSED ZmpJl4qCXJEi0ohFKzzQaA: it was not rotated, nothing was changed. several of the hosts name its
+      application: ZmpJl4qCXJEi0ohFKzzQaA and DpR8i4oUY7LfnmYeumxFaw. Next: leave one of them
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 
-def shared(hosts: Iterable[Mapping[str, Any]], adopt: Iterable[str]) -> list[str]:
-    """Return a sentence for each application that several records name and not all but one of them give up."""
-    found: dict[str, list[str]] = {}
+def shared(hosts: Iterable[Mapping[str, Any]], adopt: Collection[str]) -> dict[str, str]:
+    """Return why a record is not rotated whose application others name that it neither adopts nor is adopted by."""
+    found: dict[str, dict[str, set[str]]] = {}
     for host in hosts:
         application = str(host.get("keeper_application_object_id") or "").lower()
         if application:
-            found.setdefault(application, []).append(str(host.get("keeper_record")))
-    given_up = set(adopt)
-    return [
-        f"the records {' and '.join(uids)} name the same application"
-        for uids in found.values()
-        if len(set(uids) - given_up) > 1
-    ]
+            adopted = set(adopt or host.get("keeper_adopt") or ())
+            found.setdefault(application, {})[str(host.get("keeper_record"))] = adopted
+    return {
+        uid: _refusal([uid, *others])
+        for adopted in found.values()
+        for uid in adopted
+        for others in [[one for one in adopted if one not in {uid, *adopted[uid]} and uid not in adopted[one]]]
+        if others
+    }
+
+
+def _refusal(uids: list[str]) -> str:
+    return (
+        f"REFUSED {uids[0]}: it was not rotated, nothing was changed. several of the hosts name its application: "
+        f"{' and '.join(uids)}. Next: leave one of them, or let the one that takes over adopt the other, with its "
+        "field adopt or with rotate_adopt."
+    )
 
 
 class FilterModule:

@@ -18,6 +18,7 @@ description:
   - The groups C(expired), C(expiring), C(healthy), C(never_rotated) and C(broken) are always there, and each host is in
     one of them. C(broken) are records whose rotation would be refused, or whose C(expires) cannot be read; each is
     named in a warning. So is a record that cannot be decrypted, which is no host.
+  - The groups of O(groups) are always there as well; those of O(keyed_groups) are where they have a host.
   - A secret is in no variable, no cache and no message.
   - The variables of a host are C(keeper_record) (its uid), C(keeper_title), C(keeper_folder) (its path),
     C(keeper_folder_uid), C(keeper_state) (the group), C(keeper_days_left), C(keeper_problem) (of a broken one), and
@@ -146,8 +147,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             raise AnsibleParserError(f"the records were not read: {stop}. Next: run it again.") from None
         for text in known["warnings"]:
             self.display.warning(text)
-        for state in STATES:
-            self._into.add_group(state)
+        for name in (*STATES, *(self.get_option("groups") or ())):
+            self._into.add_group(self._sanitize_group_name(name))
         now = datetime.now(timezone.utc)
         facts = [untrusted(variables_of(one, now, self.get_option("min_days_left"))) for one in entries]
         for name, variables in zip(self._names(facts), facts):

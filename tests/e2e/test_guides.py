@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commander_process import commander_python
+from fleets import make_fleet
 from harness import CHECKOUT, SCRIPT, make_world
 
 from commander import KeeperServer
@@ -31,7 +32,7 @@ README = CHECKOUT / "README.md"
 GUIDES = sorted((CHECKOUT / "docs" / "docsite" / "rst").glob("*.rst"))
 NOT_RUN, ELSEWHERE = "# not run by tests", "# run by the tests on booted hosts"
 #: The blocks of the guides, by what becomes of them.
-COUNTS = {"run here": 11, "run on booted hosts": 3, "not run": 19}
+COUNTS = {"run here": 13, "run on booted hosts": 3, "not run": 19}
 _RST = re.compile(r"^( *)\.\. code-block:: (bash|yaml)\n\n((?:\1   .*\n|\n)+)", re.MULTILINE)
 _FENCED = re.compile(r"^```(yaml|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -100,9 +101,10 @@ def test_every_block_is_run_or_says_that_it_is_not() -> None:
     of_others = re.compile(r"\b(?:az|keeper|openssl|systemctl|pipx) ")
     for block in found:
         assert block.fate() != "run here" or not of_others.match(block.text), block
-    assert [line for path in GUIDES for line in ours(path)] == [REPORT, *ATTACH[:2], LIST, *ATTACH[2:]]
+    assert [line for path in GUIDES for line in ours(path)] == [WAVES, REPORT, *ATTACH[:2], LIST, *ATTACH[2:]]
 
 
+WAVES = "ansible-playbook keeperpam.azure.rotate -i all.app_records.yml -e @waves.yml"
 REPORT = "ansible-playbook keeperpam.azure.report -e @report.yml"
 CRON = r"^   15 5 \* \* \*  rotator  (/opt/ansible/venv/bin/ansible-playbook .*)$"
 LIST = "ansible-galaxy collection list keeperpam.azure"
@@ -176,12 +178,30 @@ def test_the_guides_of_fleets_reports_and_awx(tmp_path: Path) -> None:
         assert re.search(rf"{world.record.uid} +: ok=\d+ +changed=1 ", said), said
         assert world.agrees()
 
-        (task,) = (block.text for block in blocks(guides / "fleets.rst"))
+        task = blocks(guides / "fleets.rst")[0].text
         play = "- hosts: localhost\n  gather_facts: false\n  tasks:\n" + textwrap.indent(task, "    ")
         (tmp_path / "play.yml").write_text(play.replace("/etc/keeper/ksm-config.json", str(config)), "utf-8")
         given = {"application_record_uids": [world.record.uid], "pam_configuration_uid": world.configuration.uid}
         said = run(f"ansible-playbook play.yml -e '{json.dumps(given)}'", tmp_path, environ)
         assert "changed=0" in said
+
+
+def test_the_waves_of_the_guide_of_fleets(tmp_path: Path) -> None:
+    """Its line with its file, twice: the second time there is nothing left to do."""
+    guides = CHECKOUT / "docs" / "docsite" / "rst"
+    with make_fleet(7) as fleet:
+        config = tmp_path / "ksm-config.json"
+        config.write_text(json.dumps(fleet.first.sandbox.client_config()), "utf-8")
+        config.chmod(0o600)
+        environ = fleet.first.sandbox.environ(GATEWAY_CONFIG=None, KSM_CONFIG_FILE=str(config))
+        values = {"WoGYFu4XQpD0bHTnk13PKw": fleet.first.configuration.uid, "/etc/keeper/ksm-config.json": str(config)}
+        (tmp_path / "waves.yml").write_text(file_named(guides / "fleets.rst", "waves.yml", values), "utf-8")
+        (tmp_path / "all.app_records.yml").write_text(blocks(guides / "awx.rst")[0].text, "utf-8")
+        for changes in (7, 0):
+            said = run(WAVES, tmp_path, environ)
+            assert said.count("TASK [Rotate a wave]") == 3  # of three, three and one
+            assert said.count("changed=1 ") == changes
+            assert all(world.agrees() and not world.untouched() for world in fleet.worlds)
 
 
 def test_where_the_script_lies(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ class Envelope:
         known = device.public_key or unb64(payload.get("publicKey") or "")
         if scheme != "Signature" or not crypto.signed_by(known, signed, wrapped + request.body):
             self._refuse(request, 403, "access_denied", "Signature is invalid")
+        device.was_here = True
         return Call(device, key, payload)
 
     def _count(self, request: Request, call: Call, name: str) -> None:

@@ -121,13 +121,15 @@ class VaultRecord:
 class Device:
     """A client of the application. `public_key` is its public point, known once it is bound.
 
-    An `unseen` device is the sandbox's own: what it asks is neither logged nor subject to faults.
+    An `unseen` device is the sandbox's own: what it asks is neither logged nor subject to faults. `was_here`: it has
+    asked for something.
     """
 
     client_id: str
     token: bytes
     public_key: bytes | None = None
     unseen: bool = False
+    was_here: bool = False
 
 
 class Vault:

@@ -12,7 +12,9 @@ import pytest
 from ansible_collections.keeperpam.azure.plugins.filter._misnamed import misnamed
 from ansible_collections.keeperpam.azure.plugins.filter._shared import shared
 from ansible_collections.keeperpam.azure.plugins.filter._uids import uids
+from ansible_collections.keeperpam.azure.plugins.filter._unmatched import unmatched
 from ansible_collections.keeperpam.azure.plugins.filter._verdicts import verdicts
+from ansible_collections.keeperpam.azure.plugins.filter._waves import waves
 
 ROTATE = [
     "rotate_records",
@@ -108,27 +110,93 @@ def test_no_records(given: Any) -> None:
     assert uids(given) == []
 
 
-def host(uid: str, object_id: str | None = "o-1") -> dict[str, Any]:
-    return {"keeper_record": uid, "keeper_application_object_id": object_id}
+def host(uid: str, object_id: str | None = "o-1", adopt: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"keeper_record": uid, "keeper_application_object_id": object_id, "keeper_adopt": list(adopt)}
 
 
 def test_records_with_applications_of_their_own_are_fine() -> None:
-    assert shared([host(ONE, "o-1"), host(TWO, "o-2"), host(THREE, None)], []) == []
-    assert shared([], []) == []
+    assert shared([host(ONE, "o-1"), host(TWO, "o-2"), host(THREE, None)], []) == {}
+    assert shared([], []) == {}
 
 
 def test_records_that_name_one_application_are_named() -> None:
-    (text,) = shared([host(ONE, "o-1"), host(THREE, "o-2"), host(TWO, "O-1")], [])
-    assert ONE in text
-    assert TWO in text
-    assert THREE not in text
+    found = shared([host(ONE, "o-1"), host(THREE, "o-2"), host(TWO, "O-1")], [])
+    assert set(found) == {ONE, TWO}
+    assert f"name its application: {ONE} and {TWO}" in found[ONE]
+    assert f"name its application: {TWO} and {ONE}" in found[TWO]
 
 
 def test_all_but_one_of_them_may_be_given_up() -> None:
     hosts = [host(ONE), host(TWO), host(THREE)]
-    assert shared(hosts, [TWO, THREE]) == []
-    assert len(shared(hosts, [TWO])) == 1
-    assert len(shared(hosts, ["another"])) == 1
+    assert shared(hosts, [TWO, THREE]) == {}
+    assert set(shared(hosts, [TWO])) == {ONE, THREE}
+    assert set(shared(hosts, ["another"])) == {ONE, TWO, THREE}
+
+
+def test_a_record_may_say_so_itself_unless_the_option_does() -> None:
+    hosts = [host(ONE, adopt=(TWO,)), host(TWO)]
+    assert shared(hosts, []) == {}
+    assert set(shared(hosts, [THREE])) == {ONE, TWO}
+    assert set(shared([*hosts, host(THREE)], [])) == {ONE, TWO, THREE}
+    assert shared([*hosts, host(THREE, adopt=(ONE, TWO))], []) == {}
+
+
+GROUPS = {"all": [ONE, "web1"], "expired": [], "slice_0": [ONE]}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["all", "expired,expiring", ONE, "slice_0:&expiring", "all:!elsewhere", "web*", "~web.", "all[0:5]", "!elsewhere"],
+)
+def test_names_of_hosts_and_groups_are_known(pattern: str) -> None:
+    assert unmatched([pattern], GROUPS) == []
+    assert unmatched(["all", pattern], GROUPS) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("expird", "expird"),
+        ("all,web2", "web2"),
+        ("slice_2:&expiring", "slice_2"),
+        ("slice_0:&expird", "expird"),
+        ("slice_3[0]", "slice_3"),
+        ("expired,all:!broken", "all:!broken"),
+        ("a,b", "a nor b"),
+    ],
+)
+def test_other_names_are_named(pattern: str, names: str) -> None:
+    assert unmatched([pattern], GROUPS) == [f"there is no host or group {names}. Next: correct rotate_hosts"]
+
+
+@pytest.mark.parametrize("groups", [{"all": [], "ungrouped": []}, {"all": ["web1"], "web": ["web1"]}])
+def test_an_inventory_of_records_has_their_groups(groups: dict[str, list[str]]) -> None:
+    (said,) = unmatched(["all"], groups)
+    assert "no inventory" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ("1,100%", ["1", "100%"]),
+        (" 3, 50% ", ["3", "50%"]),
+        ([1, "25%"], ["1", "25%"]),
+        (["1,2", 3], ["1", "2", "3"]),
+        (7, ["7"]),
+        ("", ["100%"]),
+        (None, ["100%"]),
+        ([], ["100%"]),
+    ],
+)
+def test_sizes_of_waves_as_people_give_them(given: Any, sizes: list[str]) -> None:
+    assert waves(given) == sizes
+
+
+@pytest.mark.parametrize(
+    "given", ["one", "50 %", "1.5", 1.5, 0, "0%", "101%", "-1", "1,,2", "1,", True, {"a": 1}, [None]]
+)
+def test_other_sizes_of_waves_are_none(given: Any) -> None:
+    assert waves(given) == []
 
 
 def result(uid: str, status: str, failed: bool = False) -> dict[str, Any]:
