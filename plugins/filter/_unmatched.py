@@ -15,7 +15,8 @@ author:
 description:
   - Ansible warns of an inventory that it cannot read and of a name that it does not know, and goes on with the hosts it
     has. A rotation that is left out that way must not look like one that was not needed.
-  - A name with a wildcard or a regular expression is not looked at, nor is what is excluded with C(!).
+  - A slip in what is excluded with C(!) would rotate what was meant to be left out.
+  - A name with a wildcard or a regular expression is not looked at.
   - This filter is PRIVATE to the collection. It may change at any time.
 positional: groups
 options:
@@ -53,7 +54,7 @@ from ansible.inventory.manager import split_host_pattern
 from ..module_utils._core.fleet.hosts import STATES
 
 _PART_OF_A_GROUP = re.compile(r"\[[-\d:]+\]$")
-_NO_NAME = re.compile(r"[~!]|.*[*?\[]")
+_NO_NAME = re.compile(r"~|.*[*?\[]")
 
 
 def unmatched(patterns: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
@@ -66,7 +67,7 @@ def unmatched(patterns: Sequence[str], groups: Mapping[str, Sequence[str]]) -> l
         ]
     known = {*STATES, *groups, *(host for hosts in groups.values() for host in hosts)}
     parts = split_host_pattern(list(patterns))  # type: ignore[no-untyped-call]
-    names = [_PART_OF_A_GROUP.sub("", part.lstrip("&")) for part in parts]
+    names = [_PART_OF_A_GROUP.sub("", part.lstrip("&!")) for part in parts]
     unknown = [name for name in names if not _NO_NAME.match(name) and name not in known]
     return [f"there is no host or group {' nor '.join(unknown)}. Next: correct rotate_hosts"] if unknown else []
 

@@ -115,8 +115,10 @@ class Spy:
                 self.seen.update(entry for entry in environ if entry not in self.given)
         for folder, _folders, files in os.walk(self.home):  # it does not mind what goes while it looks
             for path in (Path(folder, name) for name in files):
+                self.seen.add(str(path))
                 with suppress(OSError):
-                    self.seen.update((str(path), path.read_bytes().decode(errors="replace")))
+                    if path.is_file():  # to read a FIFO would be to wait for it
+                        self.seen.add(path.read_bytes().decode(errors="replace"))
 
     def _family(self) -> Iterable[int]:
         family = set(self.processes)

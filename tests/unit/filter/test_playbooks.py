@@ -146,7 +146,7 @@ GROUPS = {"all": [ONE, "web1"], "expired": [], "slice_0": [ONE]}
 
 @pytest.mark.parametrize(
     "pattern",
-    ["all", "expired,expiring", ONE, "slice_0:&expiring", "all:!elsewhere", "web*", "~web.", "all[0:5]", "!elsewhere"],
+    ["all", "expired,expiring", ONE, "slice_0:&expiring", "all:!broken", "web*", "!web*", "~web.", "all[0:5]"],
 )
 def test_names_of_hosts_and_groups_are_known(pattern: str) -> None:
     assert unmatched([pattern], GROUPS) == []
@@ -162,6 +162,7 @@ def test_names_of_hosts_and_groups_are_known(pattern: str) -> None:
         ("slice_0:&expird", "expird"),
         ("slice_3[0]", "slice_3"),
         ("expired,all:!broken", "all:!broken"),
+        ("all:!elsewhere", "elsewhere"),
         ("a,b", "a nor b"),
     ],
 )
