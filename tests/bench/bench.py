@@ -5,7 +5,7 @@
 """Measures rotations of many applications on the sandbox, both services' limits enforced; keeps the figures as JSON.
 
 Usage: bench.py [--output FILE] [CASE ...]; without a case all of CASES but those that take long are measured, each in a
-process of its own. A table is written to stdout.
+process of its own. A table and ratios are written to stdout. It fails where a limit is exceeded.
 """
 
 from __future__ import annotations
@@ -66,6 +66,20 @@ CASES = {
     "growth-1000": Case("records", 1000, retire_after="30s", concurrency=64, long=True, scale=10),
     "growth-5000": Case("records", 5000, retire_after="30s", concurrency=64, long=True, scale=10),
 }
+
+
+#: What no case of rotations in one call may exceed, and what some may not.
+LIMITS = {"cpu_each": 0.06, "requests_each": 9.2, "peak_memory": 120, "throttled": 0}
+LIMITS_OF = {"records-1000-default": {"wall": 200.0}}
+#: What is told of two cases of one run: how many times the first takes of what the second takes, and the most of it.
+RATIOS = (
+    ("script-5", "reference-5", "cpu_each", None),
+    ("records-20", "loop-20", "wall", None),
+    ("records-200", "loop-200", "wall", 1 / 15),
+    ("growth-1000", "growth-200", "cpu_each", 1.5),
+    ("growth-5000", "growth-1000", "cpu_each", 1.5),
+    ("growth-5000", "growth-1000", "peak_memory", None),
+)
 
 
 def by_loop(fleet: FleetWorld, case: Case, home: Path) -> int:
@@ -220,6 +234,32 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
+def exceeded(results: list[dict[str, Any]]) -> list[str]:
+    """Return which limits were exceeded, and which cases did not complete."""
+    found = []
+    for one in results:
+        if one["complete"] < one["applications"]:
+            found.append(f"{one['case']}: {one['complete']} of {one['applications']} are complete")
+        limits = LIMITS if CASES[one["case"]].way == "records" and one["scale"] == 1 else {}
+        for name, most in {**limits, **LIMITS_OF.get(one["case"], {})}.items():
+            if one[name] > most:
+                found.append(f"{one['case']}: {name} is {one[name]}, more than {most}")
+    return found
+
+
+def ratios(results: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return what is told of the cases that were measured in this run, and which of that is too much."""
+    measured = {one["case"]: one for one in results}
+    told, much = [], []
+    for case, other, name, most in RATIOS:
+        if case in measured and other in measured:
+            ratio = measured[case][name] / measured[other][name]
+            told.append(f"{case} takes {ratio:.3g} times the {name} of {other}")
+            if most is not None and ratio > most:
+                much.append(f"{told[-1]}, more than {most:.3g}")
+    return told, much
+
+
 def main() -> None:
     """Measure, and tell."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -242,8 +282,11 @@ def main() -> None:
         print(f"{name}: {results[-1]['wall']} s", file=sys.stderr)
     given.output.parent.mkdir(parents=True, exist_ok=True)
     about = {"python": platform.python_version(), "cores": os.cpu_count(), "latency": LATENCY}
-    given.output.write_text(json.dumps({**about, "results": results}, indent=2) + "\n", "utf-8")
-    print(table(results))
+    told, much = ratios(results)
+    given.output.write_text(json.dumps({**about, "results": results, "ratios": told}, indent=2) + "\n", "utf-8")
+    print("\n".join([table(results), *told]))
+    if too_much := exceeded(results) + much:
+        sys.exit("\n".join(too_much))
 
 
 if __name__ == "__main__":
