@@ -10,6 +10,7 @@ PRIVATE to the collection: it may change at any time.
 from __future__ import annotations
 
 import json
+import select
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,7 +71,7 @@ def rotate_all(module: Module, setting: Setting, budget: Budget, log: Log) -> di
         check=module.check_mode,
     )
     began = time.monotonic()
-    run = Run(order, budget, log, tell)
+    run = Run(order, budget, log, tell, is_heard)
     try:
         run.run()
     finally:
@@ -79,6 +80,18 @@ def rotate_all(module: Module, setting: Setting, budget: Budget, log: Log) -> di
     log.say(f"{len(uids)} records in {time.monotonic() - began:.0f} s; {run.throttled} requests were throttled")
     told = [entries.get(uid) or _entry(uid, _UNTOLD) for uid in uids]
     return summary(told, [diffs[uid] for uid in uids if uid in diffs])
+
+
+def is_heard(stream: int = 1) -> bool:
+    """Whether somebody reads what is written to that file descriptor, stdout by default.
+
+    Where ansible-playbook is ended, the processes between it and the module may end before they pass the signal on.
+    """
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(stream, 0)  # whether it has come to its end is told without asking
+    return not poll.poll(0)
 
 
 def _check(uids: Iterable[str], params: Mapping[str, Any]) -> None:

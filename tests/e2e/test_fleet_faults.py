@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from fleets import FleetJudge, FleetWorld, make_fleet
@@ -126,6 +128,22 @@ def test_a_signal_in_the_first_look_ends_it_with_nothing_changed() -> None:
         assert result.output["counts"] == {"refused": 6}, result.said()
         assert "interrupted by SIGTERM" in result.said()
         assert all(world.untouched() for world in fleet.worlds)
+
+
+def test_where_nobody_waits_for_its_result_it_ends_early(tmp_path: Path) -> None:
+    """What has called it is gone, and has passed no signal on."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n{sys.executable} "$@" | true\n', "utf-8")
+    python.chmod(0o755)
+    with make_fleet(12, retire_after="0") as fleet:
+        judge = FleetJudge(fleet)
+        assert fleet.run(concurrency=1, python=str(python)).stdout == ""
+        made = [entry.op for entry in fleet.first.sandbox.log].count("addPassword")
+        assert made < 6
+        again = fleet.run(concurrency=12, rotate="expiring")
+        judge.leaks(again)
+        judge.complete()
+        assert judge.verdict.problems == []
 
 
 @pytest.mark.parametrize("op", ["update_secret", *(["addPassword", "removePassword"] if FULL else [])])

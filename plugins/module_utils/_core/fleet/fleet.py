@@ -44,7 +44,8 @@ class Waiting:
 
 
 class Fleet:
-    """The rotations of ``members``, made by ``join`` as each begins. ``ended`` is told of each as it ends."""
+    """The rotations of ``members``, made by ``join`` as each begins. ``ended`` is told of each as it ends; what
+    ``is_heard`` says no longer is ended early."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Fleet:
         join: Callable[[str], Member],
         titles: Mapping[str, str],
         ended: Callable[[str, Outcome], None],
+        is_heard: Callable[[], bool],
         *,
         concurrency: int,
         lines: Lines,
@@ -59,6 +61,7 @@ class Fleet:
         stop: Stop,
     ) -> None:
         self._schedule, self._join, self._titles, self._ended = schedule, join, titles, ended
+        self._is_heard = is_heard
         self._pacer, self._stop, self._watch = pacer, stop, Watch(lines)
         self._makers, self._others = Threads(concurrency), Threads(min(_OTHERS, max(4, concurrency)))
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
@@ -101,6 +104,8 @@ class Fleet:
         self._take(self._pause())
         if time.monotonic() >= self._look_at:
             self._watch.look()
+            if not self._is_heard():
+                self._stop.ask_for("nobody waits for the result any more")
             self._look_at = time.monotonic() + _OVERDUE
 
     def _pause(self) -> float:

@@ -50,10 +50,13 @@ class Order:
 
 
 class Run:
-    """One fleet. ``tell`` is told how each rotation ended, as it ends."""
+    """One fleet. ``tell`` is told how each rotation ended, as it ends; where nothing ``is_heard`` any more, no other
+    begins."""
 
-    def __init__(self, order: Order, budget: Budget, log: Log, tell: Callable[[str, Outcome], None]) -> None:
-        self._order, self._budget, self._log, self._tell = order, budget, log, tell
+    def __init__(
+        self, order: Order, budget: Budget, log: Log, tell: Callable[[str, Outcome], None], is_heard: Callable[[], bool]
+    ) -> None:
+        self._order, self._budget, self._log, self._tell, self._is_heard = order, budget, log, tell, is_heard
         self._lines, self._stop, self._reading = Lines(), Stop(), Reading()
         self._pacer = Pacer(log.say)
         self._titles: dict[str, str] = {}
@@ -85,6 +88,7 @@ class Run:
             self._join,
             self._titles,
             self._tell,
+            self._is_heard,
             concurrency=order.concurrency,
             lines=self._lines,
             pacer=self._pacer,

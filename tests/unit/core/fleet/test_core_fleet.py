@@ -40,6 +40,7 @@ class Told:
         self.ends: dict[str, Outcome] = {}
         self.stop, self.lines, self.seconds = Stop(), Lines(), seconds
         self.bad_join = self.bad_end = ""
+        self.is_heard = True
         self._concurrency = concurrency
 
     def run(self) -> dict[str, str]:
@@ -49,6 +50,7 @@ class Told:
             self.join,
             {},
             self.ended,
+            lambda: self.is_heard,
             concurrency=self._concurrency,
             lines=self.lines,
             pacer=Pacer(print),
@@ -98,6 +100,13 @@ def test_a_bug_that_shows_each_time_ends_it_as_well() -> None:
     told.lines.busy = Broken()
     assert told.run() == dict.fromkeys(("one", "two", "three"), "incomplete")
     assert "RuntimeError" in told.ends["one"].message
+
+
+def test_where_nobody_waits_for_the_result_nothing_else_is_begun() -> None:
+    told = Told(seconds=60.0, concurrency=3)
+    told.is_heard = False
+    assert told.run() == dict.fromkeys(("one", "two", "three"), "incomplete")
+    assert "nobody waits" in told.ends["one"].message
 
 
 def test_a_signal_ends_the_waits() -> None:
