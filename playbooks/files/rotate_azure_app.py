@@ -571,9 +571,10 @@ class Budget:
         self.fits(seconds)
         time.sleep(seconds)
 
-    def wait_for_others(self, seconds: float) -> None:
-        """Sleep while it is the turn of others."""
-        self.pause(seconds)
+    @contextmanager
+    def others_turn(self) -> Iterator[None]:
+        """Let what is waited for inside be somebody else's time, where there is somebody else."""
+        yield
 
     def on_alarm(self, number: int, frame: Any) -> None:
         """Handle SIGALRM: the phase is over."""
@@ -1143,6 +1144,13 @@ class Line:
         self.sent_at = float("-inf")  # by a clock that goes on while the host sleeps
         self.may_send: Callable[[], float] = lambda: float("inf")  # for how many seconds more it may be sent
 
+    def begin(self, where: str, awaited: str) -> None:
+        """Note that the request is sent there from now on. Raises NotConnected where it may not be any more."""
+        if not self.may_send():
+            raise NotConnected(TOO_OLD, "run it again", lasting=True)
+        self.sent, self.sent_at = True, Budget.awake()
+        self.where, self.awaited = where, awaited
+
     def cut(self) -> None:
         """Let what waits for an answer fail at once; for another thread than the one that waits."""
         if self.socket is not None:
@@ -1218,7 +1226,7 @@ class _Adapter(HTTPAdapter):
         if proxy.lower().startswith("socks"):
             manager = super().proxy_manager_for(proxy, ssl_context=self._context, **options)
             # PySocks' connections are not ours, and tell nothing.
-            self._line.sent, self._line.where, self._line.awaited = True, "the SOCKS proxy", "the SOCKS proxy's answer"
+            self._line.begin("the SOCKS proxy", "the SOCKS proxy's answer")
             return manager
         both = {"ssl_context": self._context, "proxy_ssl_context": self._context}
         manager = super().proxy_manager_for(proxy, **both, **options)
@@ -1311,12 +1319,8 @@ class _Connection:
 
     def request(self, *arguments: Any, **options: Any) -> None:
         """Send the request, where that may still be."""
-        if not self._line.may_send():
-            raise NotConnected(TOO_OLD, "run it again", lasting=True)
-        self._line.sent, self._line.sent_at = True, Budget.awake()
+        self._line.begin(self._where, f"the answer of {self._where}")
         self._line.socket = self.sock
-        self._line.where = self._where
-        self._line.awaited = f"the answer of {self._where}"
         super().request(*arguments, **options)  # type: ignore[misc]
 
 
@@ -4230,9 +4234,9 @@ class Proving:
         taken = self.last.answer is Answer.TAKEN and self._budget.awake() - self._last_at <= seconds
         return taken or not self.verify
 
-    def fresh_until(self) -> float:
-        """Return when (of the budget's ``awake``) the last sign-in becomes too old to go by."""
-        return self._last_at + FRESH if self.verify else float("inf")
+    def fresh_until(self, seconds: float = FRESH) -> float:
+        """Return when (of the budget's ``awake``) the last sign-in will be so many seconds old, too old to go by."""
+        return self._last_at + seconds if self.verify else float("inf")
 
     def forget(self) -> None:
         """Let the next look be a new one."""
@@ -4320,7 +4324,8 @@ class Publishing:
     """One new secret on its way into one record. ``follow`` is whether the record names the application.
 
     ``look`` makes sure before a save that nobody has taken the secret away (its argument: whether a save was out of
-    sync before); it raises RolledBack where it is not listed, or not taken by a sign-in.
+    sync before); it raises RolledBack where it is not listed, or not taken by a sign-in, and returns until when (of the
+    budget's ``awake``) the secret may be saved on that.
     """
 
     def __init__(
@@ -4331,7 +4336,7 @@ class Publishing:
         secret: Secret,
         *,
         follow: bool,
-        look: Callable[[bool], None],
+        look: Callable[[bool], float],
         budget: Budget,
         log: Log,
     ) -> None:
@@ -4362,8 +4367,9 @@ class Publishing:
         current, conflict = self._record, False
         for attempt in range(1, _SAVES + 1):
             self._vault.await_turn()
-            self._look(conflict)
-            problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
+            until = self._look(conflict)
+            with self._budget.good_until(until):
+                problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
             if problem is None:
                 self._log.say(f"published in the record {current.title!r} ({current.uid})")
                 return True
@@ -4372,6 +4378,8 @@ class Publishing:
             conflict = conflict or problem.conflict
             if problem.wait:
                 self._budget.pause(problem.wait)
+            if not problem.sent and self._budget.awake() >= until:
+                continue
             if not problem.sent:
                 raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
             before, current = current, self._reread()
@@ -4567,7 +4575,7 @@ class Evidence:
     ) -> None:
         self._vault, self._record, self._graph, self._application = vault, record, graph, application
         self._budget = budget
-        self._record_at, self._list_at = float("-inf"), budget.awake()
+        self._record_at = self._list_at = float("-inf")
         self._listed, self._is_new = application, False
         self.others: dict[str, Published | None] = {}
 
@@ -4968,12 +4976,12 @@ class Making:
 
         addPassword is not idempotent: before it is repeated, what an unanswered attempt may have made is removed.
         """
-        began = self._budget.awake()
+        began = self._budget.spent()
         try:
             with self._budget.phase("create a secret", self._left):
                 return self._make(end)
         finally:
-            self._left = max(1.0, self._left - (self._budget.awake() - began))
+            self._left = max(1.0, self._left - (self._budget.spent() - began))
 
     def _make(self, end: datetime) -> tuple[Credential, Secret]:
         name = self._application.display_name
@@ -5267,9 +5275,10 @@ class Retiring:
                     self._confirm(patient=True)
                     todo = [item for item in self._todo() if item.key_id not in self._watched]
                     if not todo and not self._watched:
-                        if not_before is None or self._now() >= not_before:
+                        rest = (not_before - self._now()).total_seconds() if not_before else 0.0
+                        if rest <= 0:
                             break
-                        self._budget.pause((not_before - self._now()).total_seconds())
+                        self._budget.pause(rest)
                         continue
                     problem = self._remove_all(todo) or problem
                     if self._todo():
@@ -5436,13 +5445,14 @@ class Room:
         vault: Vault,
         record: VaultRecord,
         evidence: Evidence,
+        graph: Graph,
         making: Making,
         shown: Proving | None,
         known: Callable[[Application], Situation],
         budget: Budget,
         log: Log,
     ) -> None:
-        self._vault, self.record, self._evidence = vault, record, evidence
+        self._vault, self.record, self._evidence, self._graph = vault, record, evidence, graph
         self._making, self._shown, self._known, self._budget, self._log = making, shown, known, budget, log
         self._fenced: set[str] = set()  # key ids that no interrupted run can publish any more
 
@@ -5456,6 +5466,7 @@ class Room:
         try:
             with self._budget.phase("make room for a new secret", seconds):
                 for attempt in range(1, 1000):
+                    self._graph.await_turn(REMOVE)
                     self._evidence.forget()
                     self._must_be_the_same()
                     try:
@@ -5770,6 +5781,7 @@ class Rotation:
             vault=self._subject.vault,
             record=self._subject.record,
             evidence=self._subject.evidence,
+            graph=self._graph,
             making=self._making,
             shown=self._subject.shown,
             known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
@@ -5823,8 +5835,9 @@ class Rotation:
                 "run it again, or raise verify_timeout",
             ) from None
 
-    def _look_before_saving(self, new: Credential, proving: Proving, conflict: bool) -> None:
-        """Raise RolledBack where somebody has taken the new secret away before it is saved. Raises Stopped."""
+    def _look_before_saving(self, new: Credential, proving: Proving, conflict: bool) -> float:
+        """Raise RolledBack where somebody has taken the new secret away before it is saved; return until when (of the
+        budget's ``awake``) it may be saved on that. Raises Stopped."""
         what = "somebody has removed the new secret meanwhile"
         away = RolledBack(what, "this run stands back", "nothing, if it was another rotation")
         if conflict:
@@ -5844,6 +5857,7 @@ class Rotation:
                 raise away
             if look.answer is Answer.LATER:
                 self._budget.pause(look.wait or 2.0)
+        return proving.fresh_until(_OLD_SIGN_IN)
 
     def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> Steps[None]:
         """Settle and retire after publishing. Raises RotationError, NotDone, Stopped."""
@@ -5883,7 +5897,8 @@ class Rotation:
             if seconds:
                 settling = Settling(proving, retiring.new_is_listed, self._budget, self._log)
                 yield from settling.steps(seconds, retiring.early)
-            retiring.retire(self._retire_time(), until)
+            rest = (until - self._subject.now()).total_seconds() if until else 0.0
+            retiring.retire(self._retire_time(max(0.0, rest)), until)
             self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:
             self._superseded = other.key_id
@@ -5896,11 +5911,12 @@ class Rotation:
             )
             raise self._final from None
 
-    def _retire_time(self) -> float:
-        """Return the seconds that removing old secrets may take: what undoes a new one that is gone has to fit in."""
+    def _retire_time(self, rest: float) -> float:
+        """Return the seconds that removing old secrets may take, ``rest`` of them to wait: what undoes a new one that
+        is gone has to fit in."""
         if self._publishing is None:
-            return RETIRE
-        return max(REVIEW, min(RETIRE, self._until - UNDO - self._budget.spent()))
+            return rest + RETIRE
+        return max(REVIEW, min(rest + RETIRE, self._until - UNDO - self._budget.spent()))
 
     def _taken_away(self, new: Credential, publishing: Publishing) -> RotationError:
         """Somebody has taken the published secret away: let the record show the former one again, if that is possible.

@@ -156,7 +156,7 @@ class Keeping:
             while request := stream.recv(65536):
                 self.requests.append((number, request))
                 stream.sendall(self.ANSWER)
-            self.ended.put(number)
+        self.ended.put(number)
 
 
 class Silent:

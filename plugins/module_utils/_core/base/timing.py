@@ -138,9 +138,10 @@ class Budget:
         self.fits(seconds)
         time.sleep(seconds)
 
-    def wait_for_others(self, seconds: float) -> None:
-        """Sleep while it is the turn of others."""
-        self.pause(seconds)
+    @contextmanager
+    def others_turn(self) -> Iterator[None]:
+        """Let what is waited for inside be somebody else's time, where there is somebody else."""
+        yield
 
     def on_alarm(self, number: int, frame: Any) -> None:
         """Handle SIGALRM: the phase is over."""

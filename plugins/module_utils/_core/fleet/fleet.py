@@ -73,16 +73,18 @@ class Fleet:
     def run(self) -> None:
         """Do all of it. Whatever happens, ``ended`` is told of every member; where something unexpected does, what is
         under way is ended, and nothing else begun."""
+        first: Exception | None = None
         until = float("inf")
         while not self._schedule.is_over():
             try:
                 self._turn()
             except Exception as bug:
+                if first is None:
+                    first, until = bug, time.monotonic() + _DRAIN
                 self._stop.ask_for(said_of(bug))
-                until = min(until, time.monotonic() + _DRAIN)
-                if time.monotonic() >= until:
-                    self._give_up(bug)
-                    break
+            if first is not None and time.monotonic() >= until:
+                self._give_up(first)
+                break
         for threads in (self._makers, self._others):
             threads.end()
         for uid in self._schedule.left():
@@ -99,8 +101,11 @@ class Fleet:
         if self._stop.reason and not self._ends:
             self._ends = True
             self._end_early()
-        self._begin()
+        # Who has begun comes before who has not.
         self._wake()
+        if self._schedule.halted:
+            self._give_up_turns(self._schedule.halted)
+        self._begin()
         self._take(self._pause())
         if time.monotonic() >= self._look_at:
             self._watch.look()
@@ -118,11 +123,14 @@ class Fleet:
         waiting, self._due = self._due, []
         for _when, _number, one in waiting:
             self._go_on(one.uid, Stopped(self._stop.reason))
+        self._give_up_turns(self._stop.reason)
+
+    def _give_up_turns(self, why: str) -> None:
         while True:
             uid = self._schedule.give_up_turn()
             if uid is None:
-                break
-            self._go_on(uid, Stopped(self._stop.reason))
+                return
+            self._go_on(uid, Stopped(why))
 
     def _begin(self) -> None:
         while not 0 < self._pacer.silent() <= _PATIENCE:
@@ -148,7 +156,7 @@ class Fleet:
         while self._due and self._due[0][0] <= time.monotonic():
             waiting = heapq.heappop(self._due)[2]
             seconds = self._pacer.ask_turn(waiting.wait.writes, waiting.wait.personal) if waiting.wait.writes else 0.0
-            if seconds:
+            if seconds and self._pacer.silent() <= _PATIENCE:
                 self._wait(waiting, seconds)
             elif waiting.wait.makes:
                 self._schedule.wants_turn(waiting.uid)

@@ -168,9 +168,10 @@ class Turn(Pace):
 
     @staticmethod
     def _until_allowed(ask: Callable[[], float], budget: Budget) -> None:
-        while True:
-            seconds = ask()
-            if not seconds:
-                return
-            # Not all at once: the place that is free may be taken by then, and a silence may have become longer.
-            budget.wait_for_others(min(seconds, _LONGEST_PAUSE))
+        with budget.others_turn():
+            while True:
+                seconds = ask()
+                if not seconds:
+                    return
+                # Not all at once: the place that is free may be taken by then, and a silence may have become longer.
+                budget.pause(min(seconds, _LONGEST_PAUSE))

@@ -30,6 +30,7 @@ class _Batch:
     """One request for the records of several rotations. Nothing is found where whoever was to send it has ended."""
 
     uids: dict[str, None] = field(default_factory=dict)
+    asked: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
     found: dict[str, VaultRecord] | None = None
     lost: list[str] = field(default_factory=list)
@@ -60,6 +61,9 @@ class Reading:
             if leads:
                 self._send(batch, find, turn, budget)
             else:
+                with budget.others_turn():
+                    while not batch.asked.wait(_LOOK):
+                        budget.admit()
                 while not batch.done.wait(_LOOK):
                     budget.admit()
             if batch.problem is not None:
@@ -89,6 +93,7 @@ class Reading:
         with self._lock:
             if self._open is batch:
                 self._open = None
+        batch.asked.set()
 
 
 class SharedVault(Vault):

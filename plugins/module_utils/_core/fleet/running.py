@@ -82,7 +82,7 @@ class Run:
         for uid, problem in self._broken.items():
             facts = {"record": uid, "title": self._titles[uid]} if uid in self._titles else {}
             self._tell(uid, ended(problem, facts, Log(_nothing)))
-        uids, canary = in_order(order.uids, order.canary, last, self._idle)
+        uids, canary = in_order(order.uids, order.canary, last, {*self._idle, *self._broken})
         Fleet(
             Schedule(uids, order.concurrency, canary, order.max_failures, last, self._broken),
             self._join,

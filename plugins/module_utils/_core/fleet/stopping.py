@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..base.errors import Stopped
 from ..base.timing import Budget
@@ -46,26 +48,24 @@ class MemberBudget(Budget):
     """The time of one rotation of the fleet, which no alarm ends and no signal reaches: it looks for itself."""
 
     def __init__(self, stop: Stop) -> None:
-        self._waited = 0.0
+        self._waited, self._waits_since = 0.0, float("inf")
         super().__init__()
         self._stop = stop
 
     def now(self) -> float:
         """Return the seconds of a clock that stands still while others have their turn, up to ``_OTHERS_TURN``."""
-        return super().now() - min(self._waited, _OTHERS_TURN)
+        now = super().now()
+        return now - min(self._waited + max(0.0, now - self._waits_since), _OTHERS_TURN)
 
-    def wait_for_others(self, seconds: float) -> None:
-        """Sleep without using up the phase, as long as that is not too long altogether."""
-        free = _OTHERS_TURN - self._waited
-        if free <= 0:
-            self.pause(seconds)
-            return
-        self.check()
-        began = super().now()
+    @contextmanager
+    def others_turn(self) -> Iterator[None]:
+        """Let what is waited for inside take nothing of the phase, as long as it is not too long altogether."""
+        self._waits_since = super().now()
         try:
-            self._sleep(min(seconds, free))
+            yield
         finally:
-            self._waited += super().now() - began
+            self._waited += super().now() - self._waits_since
+            self._waits_since = float("inf")
 
     def admit(self) -> None:
         """Raise Stopped where nothing further may be begun."""
@@ -76,9 +76,6 @@ class MemberBudget(Budget):
     def pause(self, seconds: float) -> None:
         """Sleep; raise OutOfTime as a budget does, and Stopped when the fleet is to end."""
         self.fits(seconds)
-        self._sleep(seconds)
-
-    def _sleep(self, seconds: float) -> None:
         if self.shielded:
             time.sleep(seconds)
         elif self._stop.wait(seconds):

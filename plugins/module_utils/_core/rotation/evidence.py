@@ -28,7 +28,7 @@ class Evidence:
     ) -> None:
         self._vault, self._record, self._graph, self._application = vault, record, graph, application
         self._budget = budget
-        self._record_at, self._list_at = float("-inf"), budget.awake()
+        self._record_at = self._list_at = float("-inf")
         self._listed, self._is_new = application, False
         self.others: dict[str, Published | None] = {}
 

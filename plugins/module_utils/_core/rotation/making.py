@@ -55,12 +55,12 @@ class Making:
 
         addPassword is not idempotent: before it is repeated, what an unanswered attempt may have made is removed.
         """
-        began = self._budget.awake()
+        began = self._budget.spent()
         try:
             with self._budget.phase("create a secret", self._left):
                 return self._make(end)
         finally:
-            self._left = max(1.0, self._left - (self._budget.awake() - began))
+            self._left = max(1.0, self._left - (self._budget.spent() - began))
 
     def _make(self, end: datetime) -> tuple[Credential, Secret]:
         name = self._application.display_name

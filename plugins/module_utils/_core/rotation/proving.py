@@ -87,9 +87,9 @@ class Proving:
         taken = self.last.answer is Answer.TAKEN and self._budget.awake() - self._last_at <= seconds
         return taken or not self.verify
 
-    def fresh_until(self) -> float:
-        """Return when (of the budget's ``awake``) the last sign-in becomes too old to go by."""
-        return self._last_at + FRESH if self.verify else float("inf")
+    def fresh_until(self, seconds: float = FRESH) -> float:
+        """Return when (of the budget's ``awake``) the last sign-in will be so many seconds old, too old to go by."""
+        return self._last_at + seconds if self.verify else float("inf")
 
     def forget(self) -> None:
         """Let the next look be a new one."""

@@ -58,7 +58,8 @@ class Publishing:
     """One new secret on its way into one record. ``follow`` is whether the record names the application.
 
     ``look`` makes sure before a save that nobody has taken the secret away (its argument: whether a save was out of
-    sync before); it raises RolledBack where it is not listed, or not taken by a sign-in.
+    sync before); it raises RolledBack where it is not listed, or not taken by a sign-in, and returns until when (of the
+    budget's ``awake``) the secret may be saved on that.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Publishing:
         secret: Secret,
         *,
         follow: bool,
-        look: Callable[[bool], None],
+        look: Callable[[bool], float],
         budget: Budget,
         log: Log,
     ) -> None:
@@ -100,8 +101,9 @@ class Publishing:
         current, conflict = self._record, False
         for attempt in range(1, _SAVES + 1):
             self._vault.await_turn()
-            self._look(conflict)
-            problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
+            until = self._look(conflict)
+            with self._budget.good_until(until):
+                problem = self._save(current.with_values(self._values(), (FIELD_SECRET,)))
             if problem is None:
                 self._log.say(f"published in the record {current.title!r} ({current.uid})")
                 return True
@@ -110,6 +112,8 @@ class Publishing:
             conflict = conflict or problem.conflict
             if problem.wait:
                 self._budget.pause(problem.wait)
+            if not problem.sent and self._budget.awake() >= until:
+                continue
             if not problem.sent:
                 raise RolledBack("Keeper was not reached", problem.why, "check the network and run it again")
             before, current = current, self._reread()

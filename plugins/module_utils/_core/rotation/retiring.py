@@ -149,9 +149,10 @@ class Retiring:
                     self._confirm(patient=True)
                     todo = [item for item in self._todo() if item.key_id not in self._watched]
                     if not todo and not self._watched:
-                        if not_before is None or self._now() >= not_before:
+                        rest = (not_before - self._now()).total_seconds() if not_before else 0.0
+                        if rest <= 0:
                             break
-                        self._budget.pause((not_before - self._now()).total_seconds())
+                        self._budget.pause(rest)
                         continue
                     problem = self._remove_all(todo) or problem
                     if self._todo():

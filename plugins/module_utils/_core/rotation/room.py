@@ -14,7 +14,7 @@ from ..base.redact import Log
 from ..base.timing import Budget
 from ..services.application import Application, Credential
 from ..services.entra import Answer
-from ..services.graph import NotDone
+from ..services.graph import REMOVE, Graph, NotDone
 from ..services.vault import Vault, VaultRecord
 from .deciding import Decision, Fate, Situation
 from .evidence import Evidence
@@ -40,13 +40,14 @@ class Room:
         vault: Vault,
         record: VaultRecord,
         evidence: Evidence,
+        graph: Graph,
         making: Making,
         shown: Proving | None,
         known: Callable[[Application], Situation],
         budget: Budget,
         log: Log,
     ) -> None:
-        self._vault, self.record, self._evidence = vault, record, evidence
+        self._vault, self.record, self._evidence, self._graph = vault, record, evidence, graph
         self._making, self._shown, self._known, self._budget, self._log = making, shown, known, budget, log
         self._fenced: set[str] = set()  # key ids that no interrupted run can publish any more
 
@@ -60,6 +61,7 @@ class Room:
         try:
             with self._budget.phase("make room for a new secret", seconds):
                 for attempt in range(1, 1000):
+                    self._graph.await_turn(REMOVE)
                     self._evidence.forget()
                     self._must_be_the_same()
                     try:

@@ -215,6 +215,7 @@ class Rotation:
             vault=self._subject.vault,
             record=self._subject.record,
             evidence=self._subject.evidence,
+            graph=self._graph,
             making=self._making,
             shown=self._subject.shown,
             known=lambda listed: self._subject.known(listed, published_at=self._application.read_at),
@@ -268,8 +269,9 @@ class Rotation:
                 "run it again, or raise verify_timeout",
             ) from None
 
-    def _look_before_saving(self, new: Credential, proving: Proving, conflict: bool) -> None:
-        """Raise RolledBack where somebody has taken the new secret away before it is saved. Raises Stopped."""
+    def _look_before_saving(self, new: Credential, proving: Proving, conflict: bool) -> float:
+        """Raise RolledBack where somebody has taken the new secret away before it is saved; return until when (of the
+        budget's ``awake``) it may be saved on that. Raises Stopped."""
         what = "somebody has removed the new secret meanwhile"
         away = RolledBack(what, "this run stands back", "nothing, if it was another rotation")
         if conflict:
@@ -289,6 +291,7 @@ class Rotation:
                 raise away
             if look.answer is Answer.LATER:
                 self._budget.pause(look.wait or 2.0)
+        return proving.fresh_until(_OLD_SIGN_IN)
 
     def _finish(self, new: Credential, publishing: Publishing, proving: Proving) -> Steps[None]:
         """Settle and retire after publishing. Raises RotationError, NotDone, Stopped."""
@@ -328,7 +331,8 @@ class Rotation:
             if seconds:
                 settling = Settling(proving, retiring.new_is_listed, self._budget, self._log)
                 yield from settling.steps(seconds, retiring.early)
-            retiring.retire(self._retire_time(), until)
+            rest = (until - self._subject.now()).total_seconds() if until else 0.0
+            retiring.retire(self._retire_time(max(0.0, rest)), until)
             self._kept = retiring.outlook().stays(self._subject.now())
         except Superseded as other:
             self._superseded = other.key_id
@@ -341,11 +345,12 @@ class Rotation:
             )
             raise self._final from None
 
-    def _retire_time(self) -> float:
-        """Return the seconds that removing old secrets may take: what undoes a new one that is gone has to fit in."""
+    def _retire_time(self, rest: float) -> float:
+        """Return the seconds that removing old secrets may take, ``rest`` of them to wait: what undoes a new one that
+        is gone has to fit in."""
         if self._publishing is None:
-            return RETIRE
-        return max(REVIEW, min(RETIRE, self._until - UNDO - self._budget.spent()))
+            return rest + RETIRE
+        return max(REVIEW, min(rest + RETIRE, self._until - UNDO - self._budget.spent()))
 
     def _taken_away(self, new: Credential, publishing: Publishing) -> RotationError:
         """Somebody has taken the published secret away: let the record show the former one again, if that is possible.

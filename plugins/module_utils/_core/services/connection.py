@@ -79,6 +79,13 @@ class Line:
         self.sent_at = float("-inf")  # by a clock that goes on while the host sleeps
         self.may_send: Callable[[], float] = lambda: float("inf")  # for how many seconds more it may be sent
 
+    def begin(self, where: str, awaited: str) -> None:
+        """Note that the request is sent there from now on. Raises NotConnected where it may not be any more."""
+        if not self.may_send():
+            raise NotConnected(TOO_OLD, "run it again", lasting=True)
+        self.sent, self.sent_at = True, Budget.awake()
+        self.where, self.awaited = where, awaited
+
     def cut(self) -> None:
         """Let what waits for an answer fail at once; for another thread than the one that waits."""
         if self.socket is not None:
@@ -154,7 +161,7 @@ class _Adapter(HTTPAdapter):
         if proxy.lower().startswith("socks"):
             manager = super().proxy_manager_for(proxy, ssl_context=self._context, **options)
             # PySocks' connections are not ours, and tell nothing.
-            self._line.sent, self._line.where, self._line.awaited = True, "the SOCKS proxy", "the SOCKS proxy's answer"
+            self._line.begin("the SOCKS proxy", "the SOCKS proxy's answer")
             return manager
         both = {"ssl_context": self._context, "proxy_ssl_context": self._context}
         manager = super().proxy_manager_for(proxy, **both, **options)
@@ -247,12 +254,8 @@ class _Connection:
 
     def request(self, *arguments: Any, **options: Any) -> None:
         """Send the request, where that may still be."""
-        if not self._line.may_send():
-            raise NotConnected(TOO_OLD, "run it again", lasting=True)
-        self._line.sent, self._line.sent_at = True, Budget.awake()
+        self._line.begin(self._where, f"the answer of {self._where}")
         self._line.socket = self.sock
-        self._line.where = self._where
-        self._line.awaited = f"the answer of {self._where}"
         super().request(*arguments, **options)  # type: ignore[misc]
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Wait
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet import fleet
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.fleet import Fleet
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.member import Member
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.pacing import Pacer
@@ -18,19 +20,20 @@ from ansible_collections.keeperpam.azure.plugins.module_utils._core.rotation.out
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.services.http import Lines
 
 DONE = Outcome("rotated", 0, "ROTATED", True, {})
+FAILED = Outcome("rolled_back", 4, "ROLLED BACK", False, {})
 
 
 class Rotation:
-    """In place of a member: it waits once, for so many seconds, and is done then."""
+    """In place of a member: it waits once, for so many seconds, or for its turn, and is done then."""
 
-    def __init__(self, uid: str, stop: Stop, seconds: float) -> None:
+    def __init__(self, uid: str, stop: Stop, wait: Wait, done: Outcome) -> None:
         self.uid, self.has_slot, self.budget = uid, False, MemberBudget(stop)
-        self._waits = [Wait(seconds)]
+        self._waits, self._done = [wait], done
 
     def go_on(self, problem: BaseException | None = None) -> Wait | Outcome:
         if problem is not None:
             return Outcome("incomplete", 5, str(problem), True, {})
-        return self._waits.pop() if self._waits else DONE
+        return self._waits.pop() if self._waits else self._done
 
 
 class Told:
@@ -40,13 +43,14 @@ class Told:
         self.ends: dict[str, Outcome] = {}
         self.stop, self.lines, self.seconds = Stop(), Lines(), seconds
         self.bad_join = self.bad_end = ""
-        self.is_heard = True
+        self.is_heard, self.fails = True, False
+        self.fleet: Fleet
         self._concurrency = concurrency
 
     def run(self) -> dict[str, str]:
         """Let it run; return the status of each."""
-        Fleet(
-            Schedule(["one", "two", "three"], self._concurrency),
+        self.fleet = Fleet(
+            Schedule(["one", "two", "three"], self._concurrency, max_failures=0 if self.fails else None),
             self.join,
             {},
             self.ended,
@@ -55,13 +59,15 @@ class Told:
             lines=self.lines,
             pacer=Pacer(print),
             stop=self.stop,
-        ).run()
+        )
+        self.fleet.run()
         return {uid: outcome.status for uid, outcome in self.ends.items()}
 
     def join(self, uid: str) -> Member:
         if uid == self.bad_join:
             raise ValueError("it cannot begin")
-        return cast(Member, Rotation(uid, self.stop, 0.0 if uid == self.bad_end else self.seconds))
+        wait = Wait(writes=1, makes=True) if self.fails else Wait(0.0 if uid == self.bad_end else self.seconds)
+        return cast(Member, Rotation(uid, self.stop, wait, FAILED if self.fails else DONE))
 
     def ended(self, uid: str, outcome: Outcome) -> None:
         self.ends[uid] = outcome
@@ -100,6 +106,23 @@ def test_a_bug_that_shows_each_time_ends_it_as_well() -> None:
     told.lines.busy = Broken()
     assert told.run() == dict.fromkeys(("one", "two", "three"), "incomplete")
     assert "RuntimeError" in told.ends["one"].message
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_no_more_secrets_are_made_than_there_are_slots_where_the_first_fails(concurrency: int) -> None:
+    told = Told(concurrency=concurrency)
+    told.fails = True
+    assert list(told.run().values()).count("rolled_back") == concurrency
+
+
+def test_one_that_is_lost_on_the_way_keeps_it_no_longer_than_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "_DRAIN", 0.2)
+
+    def lose(self: Fleet, waiting: object, seconds: float) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Fleet, "_wait", lose)
+    assert set(Told(seconds=60.0).run().values()) <= {"error", "refused"}
 
 
 def test_where_nobody_waits_for_the_result_nothing_else_is_begun() -> None:

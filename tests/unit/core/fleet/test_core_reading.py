@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.errors import Refused
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.base.timing import Budget
 from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.reading import Reading
+from ansible_collections.keeperpam.azure.plugins.module_utils._core.fleet.stopping import MemberBudget, Stop
 
 
 def shared(seconds: float) -> tuple[list[str], list[list[str]]]:
@@ -47,3 +49,31 @@ def shared(seconds: float) -> tuple[list[str], list[list[str]]]:
 
 def test_one_that_has_no_time_left_fails_alone():
     assert shared(2.0) == (["['b'], asked at 7.0"], [["a", "b"], ["b"]])
+
+
+def test_one_that_joins_does_not_pay_for_the_turn_of_the_one_that_asks():
+    stop, reading, left = Stop(), Reading(), []
+    joined = threading.Event()
+
+    def follow() -> None:
+        budget = MemberBudget(stop)
+        with budget.phase("follow", 1.0):
+            joined.set()
+            reading.read(["b"], find, lambda: None, budget)
+            left.append(budget.left())
+
+    thread = threading.Thread(target=follow)
+
+    def turn() -> None:
+        thread.start()
+        joined.wait()
+        time.sleep(1.5)
+
+    def find(uids):
+        return dict.fromkeys(uids), [], 7.0
+
+    leader = MemberBudget(stop)
+    with leader.phase("lead", 60):
+        reading.read(["a"], find, turn, leader)
+    thread.join()
+    assert len(left) == 1

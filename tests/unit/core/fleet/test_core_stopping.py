@@ -32,7 +32,8 @@ def budget(clock: Clock) -> MemberBudget:
 def test_a_wait_for_others_takes_nothing_of_a_phase(budget: MemberBudget) -> None:
     with budget.phase("outer", 45.0), budget.phase("inner", 35.0):
         for _number in range(12):
-            budget.wait_for_others(10.0)
+            with budget.others_turn():
+                budget.pause(10.0)
         assert budget.left() == pytest.approx(35.0)
         assert budget.spent() == pytest.approx(0.0)
         budget.pause(10.0)
@@ -41,17 +42,17 @@ def test_a_wait_for_others_takes_nothing_of_a_phase(budget: MemberBudget) -> Non
 
 def test_that_has_a_limit(budget: MemberBudget) -> None:
     with budget.phase("inner", 35.0):
-        budget.wait_for_others(100.0)
-        budget.wait_for_others(20.0)
-        budget.wait_for_others(30.0)
+        with budget.others_turn():
+            for _number in range(5):
+                budget.pause(30.0)
         assert budget.left() == pytest.approx(5.0)
-        with pytest.raises(OutOfTime):
-            budget.wait_for_others(6.0)
+        with budget.others_turn(), pytest.raises(OutOfTime):
+            budget.pause(6.0)
 
 
 def test_it_is_not_begun_when_the_phase_is_over(budget: MemberBudget) -> None:
-    with budget.phase("inner", 0.0), pytest.raises(OutOfTime):
-        budget.wait_for_others(1.0)
+    with budget.phase("inner", 0.0), pytest.raises(OutOfTime), budget.others_turn():
+        budget.pause(1.0)
 
 
 def test_a_signal_ends_it(clock: Clock) -> None:
@@ -59,5 +60,5 @@ def test_a_signal_ends_it(clock: Clock) -> None:
     budget = MemberBudget(stop)
     stop.reason = "interrupted by SIGTERM"
     stop.announce()
-    with budget.phase("inner", 35.0), pytest.raises(Stopped, match="SIGTERM"):
-        budget.wait_for_others(1.0)
+    with budget.phase("inner", 35.0), pytest.raises(Stopped, match="SIGTERM"), budget.others_turn():
+        budget.pause(1.0)

@@ -318,6 +318,27 @@ def test_a_host_without_addresses_is_said_as_such(monkeypatch):
     assert "Name or service not known" in str(problem)
 
 
+def test_what_is_sent_through_a_socks_proxy_is_dated_and_not_sent_late(monkeypatch):
+    class Manager:
+        def __init__(self, *arguments, **options):
+            raise ValueError("reached")
+
+    monkeypatch.setattr(http.requests.adapters, "SOCKSProxyManager", Manager)
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    caller = Caller()
+    before = Budget.awake()
+    with pytest.raises(Unanswered):
+        caller.http.call("GET", "https://graph.example/", name="x")
+    assert caller.http.asked_at == float("-inf")
+    monkeypatch.setattr(http.requests.adapters, "SOCKSProxyManager", lambda *arguments, **options: None)
+    with pytest.raises(Exception, match="NoneType"):
+        caller.http.call("GET", "https://graph.example/", name="x")
+    assert before <= caller.http.asked_at <= Budget.awake()
+    budget = caller.http.budget
+    with budget.good_until(budget.awake()), pytest.raises(Unanswered, match="too old"):
+        caller.http.call("GET", "https://graph.example/", name="x")
+
+
 def test_the_race_leaves_no_socket_behind(monkeypatch, certificate):
     server = Keeping(certificate)
     with closing(server, Hole(port=server.port)):
