@@ -89,7 +89,7 @@ test: venv link
 ci: venv link
 	@hosts=$$(mktemp); trap 'rm -f "$$hosts"' EXIT; status=0; \
 	$(MAKE) hosts > "$$hosts" 2>&1 & pid=$$!; \
-	KEEPERPAM_FULL=1 KEEPERPAM_MATRIX=full $(MAKE) test WORKERS=7 COVERAGE= || status=$$?; \
+	KEEPERPAM_FULL=1 KEEPERPAM_MATRIX=full $(MAKE) test WORKERS=10 COVERAGE= || status=$$?; \
 	wait $$pid || status=$$?; \
 	echo "== what make hosts said"; cat "$$hosts"; exit $$status
 
