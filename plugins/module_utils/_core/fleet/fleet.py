@@ -104,7 +104,7 @@ class Fleet:
         # Who has begun comes before who has not.
         self._wake()
         if self._schedule.halted:
-            self._give_up_turns(self._schedule.halted)
+            self._give_up_turns()
         self._begin()
         self._take(self._pause())
         if time.monotonic() >= self._look_at:
@@ -123,14 +123,13 @@ class Fleet:
         waiting, self._due = self._due, []
         for _when, _number, one in waiting:
             self._go_on(one.uid, Stopped(self._stop.reason))
-        self._give_up_turns(self._stop.reason)
 
-    def _give_up_turns(self, why: str) -> None:
+    def _give_up_turns(self) -> None:
         while True:
             uid = self._schedule.give_up_turn()
             if uid is None:
                 return
-            self._go_on(uid, Stopped(why))
+            self._go_on(uid, Stopped(self._schedule.halted))
 
     def _begin(self) -> None:
         while not 0 < self._pacer.silent() <= _PATIENCE:
