@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from ._core.base.errors import BadInput
@@ -21,18 +22,6 @@ from ._core.services.files import certificates_of
 from ._core.services.http import Http
 from ._core.services.vault import Vault, VaultRecord
 from ._module import cloud, identities, keeper_configuration
-
-POLICY = (
-    "rotate",
-    "min_days_left",
-    "lifetime_days",
-    "keep_previous",
-    "retire",
-    "retire_after",
-    "adopt",
-    "verify",
-    "verify_timeout",
-)
 
 
 class Setting:
@@ -59,7 +48,8 @@ class Setting:
     ) -> tuple[Sources, Policy]:
         """Return where the admin identity comes from, and how to rotate this record; see ``sources``."""
         sources = self.sources(record, found, http, vault)
-        given = {name: self._params[name] for name in POLICY if self._params[name] is not None}
+        names = [field.name for field in fields(Policy)]
+        given = {name: self._params[name] for name in names if self._params[name] is not None}
         return sources, policy_of(record.view(), **given)
 
     def sources(
